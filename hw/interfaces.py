@@ -1,0 +1,153 @@
+"""The signatures between units: instructions in, local memory requests, the external memory port.
+
+Rules for every stream: `valid` never waits for `ready`; the payload stays until it is taken;
+`ready` never depends combinationally on `valid`.
+"""
+
+from amaranth import unsigned
+from amaranth.hdl import Shape
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out, Signature
+
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import FORMATS, SYNC_ENGINES, Engine
+
+LOCAL_READ_LATENCY = 3
+"""Cycles from the taking of a local read request to its response."""
+
+
+class LocalRead(Signature):
+    """A client's read port of local memory, seen from the client.
+
+    `request` is a stream of word addresses. Exactly LOCAL_READ_LATENCY cycles after a request is
+    taken, `response_valid` is 1 for one cycle with the word. There is no ready for responses: a
+    client asks only for what it can take.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "request": Out(stream.Signature(unsigned(16))),
+                "response_valid": In(1),
+                "response": In(8 * config.word_bytes),
+            }
+        )
+
+
+def local_write_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A write of local memory: 16-bit word address, data, one mask bit for each byte."""
+    return data.StructLayout(
+        {"address": 16, "data": 8 * config.word_bytes, "mask": config.word_bytes}
+    )
+
+
+class LocalWrite(Signature):
+    """A client's write port of local memory, seen from the client.
+
+    A write that was taken is seen by every read request taken in a later cycle.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__({"request": Out(stream.Signature(local_write_layout(config)))})
+
+
+def burst_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A burst: first byte (a multiple of bus_bytes) and number of beats (1 to burst_bytes /
+    bus_bytes). Bursts never cross a multiple of burst_bytes."""
+    beats = config.burst_bytes // config.bus_bytes
+    return data.StructLayout({"address": 32, "beats": beats.bit_length()})
+
+
+class DramRead(Signature):
+    """Read half of the external memory port, seen from the accelerator: bursts out, beats in order
+    of the bursts in. `data` may be stalled by the accelerator."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(
+            {
+                "burst": Out(stream.Signature(burst_layout(config))),
+                "data": In(stream.Signature(unsigned(8 * config.bus_bytes))),
+            }
+        )
+
+
+class DramWrite(Signature):
+    """Write half of the external memory port: bursts and their beats out, one `acknowledge` in for
+    each burst once it is in memory. A burst is offered only when all of its data is at hand. A read
+    burst taken after an acknowledge sees the data."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(
+            {
+                "burst": Out(stream.Signature(burst_layout(config))),
+                "data": Out(stream.Signature(unsigned(8 * config.bus_bytes))),
+                "acknowledge": In(stream.Signature(0)),
+            }
+        )
+
+
+def instruction_layout(engine: Engine) -> data.Layout:
+    """What an engine sees of its instructions: all fields of all formats that go to it, at their
+    place in the 256 bits, so that fields of different formats may overlap; and no others."""
+    members: dict[str, data.Field] = {}
+    for form in FORMATS.values():
+        if engine in form.engines:
+            for field in form.fields:
+                members[field.name] = data.Field(field.width, 32 * field.word + field.low)
+    return data.FlexibleLayout(256, members)
+
+
+ENGINE_WORDS: dict[Engine, tuple[int, ...]] = {
+    Engine.DMA: (0, 1, 2, 4, 5, 6),
+    Engine.LOAD_A: (0, 1, 3, 4),
+    Engine.LOAD_B: (0, 1, 3, 4),
+    Engine.LOAD_P: (0, 1, 4),
+    Engine.EPILOGUE: (0, 1, 2, 4, 5, 6, 7),
+    Engine.VECTOR: (0, 1, 2, 3, 4, 5, 6, 7),
+    Engine.ARRAY: (0, 1, 2, 3),
+}
+"""The words of an instruction that an engine keeps; the bits of the others read 0."""
+
+
+class InstructionPort(Signature):
+    """An engine's instruction input, seen from the engine: a stream whose transfer means
+    *completion*.
+
+    The payload (`instruction_layout(engine)`) stays from `valid` until the engine answers with one
+    cycle of `ready`, when everything the instruction does is done: its last write was taken, its
+    last read has arrived. Semaphores were awaited before `valid` and are signalled after `ready`.
+    An engine may look at the next payload in the cycle after `ready`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__({"stream": In(stream.Signature(instruction_layout(engine)))})
+
+
+class SemaphorePort(Signature):
+    """Between an engine's front end and the semaphores, seen from the front end.
+
+    While `wait_valid`, the engine wants one token of every engine in `wait_mask`; `wait_ready` is 1
+    in the cycle in which all of them are taken together. While `signal_valid`, it gives one token
+    to every engine in `signal_mask`; `signal_ready` is 1 in the cycle in which all are given
+    (a counter at SEMAPHORE_MAX makes it wait). `wait_ready` and `signal_ready` may depend on the
+    masks, not on the valids.
+    """
+
+    def __init__(self) -> None:
+        count = len(SYNC_ENGINES)
+        super().__init__(
+            {
+                "wait_valid": Out(1),
+                "wait_mask": Out(count),
+                "wait_ready": In(1),
+                "signal_valid": Out(1),
+                "signal_mask": Out(count),
+                "signal_ready": In(1),
+            }
+        )
+
+
+def accumulator_shape(config: AcceleratorConfig) -> Shape:
+    """A partial sum as the array gives it: signed, accumulator_bits wide."""
+    return Shape(config.accumulator_bits, signed=True)

@@ -1,0 +1,1 @@
+"""The contract that gateformer's hardware and software are both written against."""

@@ -1,0 +1,297 @@
+"""The parameters of one accelerator, checked when made, each check with its reason."""
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gateformer.spec.errors import ConfigError
+
+FAMILIES = ("generic", "ecp5", "ice40")
+INSTRUCTION_BYTES = 32
+SIZE_LIMIT = 4095
+"""Largest size field of an instruction (12 bits)."""
+
+
+def _power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """Every size of an accelerator. Immutable; making one runs all checks.
+
+    Raises :class:`ConfigError` with the reason when the parameters cannot work together.
+    """
+
+    name: str
+    rows: int
+    """Rows of processing elements; each holds one row of A (one output row)."""
+    cols: int
+    """Columns of processing elements; each holds one row of B (one output column)."""
+    lanes: int
+    """Products that a processing element adds up in one cycle."""
+    word_bytes: int = 8
+    """Bytes in a word of local memory."""
+    local_kib: int
+    """Size of local memory in KiB."""
+    memory_ports: int = 2
+    """2: a read and a write each cycle; 1: one of them (iCE40 SPRAM)."""
+    a_depth: int
+    """Words in each row bank of the feeder's A ring."""
+    b_depth: int
+    """Words in each column bank of the feeder's B ring."""
+    p_depth: int
+    """Scale records in the epilogue's parameter ring."""
+    accumulator_tiles: int
+    """Tiles that the accumulator buffer holds between array and epilogue."""
+    epilogue_lanes: int = 1
+    """Outputs that the epilogue finishes in one cycle; each lane serves rows/epilogue_lanes rows."""
+    residual_bits: int = 16
+    """Width to which the residual stream saturates; it is stored in 16 bits."""
+    activation_bits: int = 10
+    """Width of the activation table's input: 8 or 10 bits."""
+    gelu: Literal["table", "polynomial"] = "table"
+    """Activation unit: a table filled by the program, or I-BERT's polynomial (GELU only)."""
+    softmax_lanes: int = 1
+    """Scores that the softmax unit handles in one cycle."""
+    softmax_length: int = 256
+    """Longest softmax row in elements."""
+    norm_lanes: int = 1
+    """Channels that the norm unit handles in one cycle."""
+    norm_length: int = 256
+    """Most channels of a normalized row."""
+    bus_bytes: int = 2
+    """Bytes in a beat of the external memory port."""
+    burst_bytes: int = 256
+    """Longest burst on the external memory port."""
+    dram: Literal["readwrite", "readonly", "none"] = "readwrite"
+    """External memory: read and written, only read (flash), or absent."""
+    queue_depth: int = 8
+    """Instructions that wait in front of each engine."""
+    watchdog_cycles: int = 1 << 20
+    """Cycles without any progress after which the sequencer stops with an error."""
+    family: Literal["generic", "ecp5", "ice40"] = "generic"
+    """FPGA family whose primitives are instantiated."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int or field.type == "int":
+                self._require(
+                    isinstance(value, int) and not isinstance(value, bool) and value > 0,
+                    f"{field.name} is {value!r}: it must be a whole number of at least 1",
+                )
+        self._check_array()
+        self._check_memory()
+        self._check_engines()
+
+    def _require(self, condition: bool, reason: str) -> None:
+        if not condition:
+            raise ConfigError(f"config {self.name!r}: {reason}")
+
+    def _check_array(self) -> None:
+        need = self._require
+        need(
+            isinstance(self.name, str) and bool(self.name),
+            "name must be a non-empty string: files and reports carry it",
+        )
+        need(self.rows <= 64, f"rows is {self.rows}: the skew of more than 64 rows is not tested")
+        need(self.cols <= 64, f"cols is {self.cols}: the skew of more than 64 columns is not tested")
+        need(
+            _power_of_two(self.lanes) and self.lanes <= 64,
+            f"lanes is {self.lanes}: a power of two up to 64, so that words split evenly into steps",
+        )
+        need(
+            _power_of_two(self.word_bytes) and 8 <= self.word_bytes <= 64,
+            f"word_bytes is {self.word_bytes}: a power of two from 8 (one scale record) to 64",
+        )
+        need(
+            self.lanes <= self.word_bytes,
+            f"lanes {self.lanes} exceed word_bytes {self.word_bytes}: one bank word feeds whole steps",
+        )
+        need(
+            self.rows % self.epilogue_lanes == 0,
+            f"epilogue_lanes {self.epilogue_lanes} do not divide rows {self.rows}: "
+            "each lane serves the same number of rows",
+        )
+
+    def _check_memory(self) -> None:
+        need = self._require
+        need(self.memory_ports in (1, 2), f"memory_ports is {self.memory_ports}: it is 1 or 2")
+        need(
+            self.local_words <= 1 << 16,
+            f"local_kib {self.local_kib} makes {self.local_words} words: addresses have 16 bits, "
+            "raise word_bytes or lower local_kib",
+        )
+        for name in ("a_depth", "b_depth"):
+            depth = getattr(self, name)
+            need(
+                8 <= depth <= 1 << 14,
+                f"{name} is {depth}: a ring bank has 8 to 16384 words",
+            )
+        need(
+            8 <= self.p_depth <= 4096,
+            f"p_depth is {self.p_depth}: the parameter ring has 8 to 4096 records",
+        )
+        need(
+            self.p_depth % (self.word_bytes // 8) == 0,
+            f"p_depth {self.p_depth} is no multiple of the {self.word_bytes // 8} records in a word",
+        )
+        need(
+            2 <= self.accumulator_tiles <= 1024,
+            f"accumulator_tiles is {self.accumulator_tiles}: at least 2, so that the next tile runs "
+            "while one drains, and at most 1024",
+        )
+        need(
+            _power_of_two(self.bus_bytes) and self.bus_bytes <= self.word_bytes,
+            f"bus_bytes is {self.bus_bytes}: a power of two that divides word_bytes "
+            f"{self.word_bytes}, so that beats fill words",
+        )
+        need(
+            _power_of_two(self.burst_bytes)
+            and max(self.word_bytes, INSTRUCTION_BYTES) <= self.burst_bytes <= 4096,
+            f"burst_bytes is {self.burst_bytes}: a power of two that holds a word and an "
+            "instruction, at most 4096",
+        )
+        need(
+            self.dram in ("readwrite", "readonly", "none"),
+            f"dram is {self.dram!r}: one of readwrite, readonly, none",
+        )
+
+    def _check_engines(self) -> None:
+        need = self._require
+        need(
+            12 <= self.residual_bits <= 16,
+            f"residual_bits is {self.residual_bits}: 12 to 16; less loses the model, more does not "
+            "fit its 16-bit storage",
+        )
+        need(
+            self.activation_bits in (8, 10),
+            f"activation_bits is {self.activation_bits}: the table has 256 or 1,024 entries",
+        )
+        need(
+            self.gelu in ("table", "polynomial"),
+            f"gelu is {self.gelu!r}: table or polynomial",
+        )
+        for lanes, length, unit in (
+            (self.softmax_lanes, self.softmax_length, "softmax"),
+            (self.norm_lanes, self.norm_length, "norm"),
+        ):
+            need(
+                _power_of_two(lanes) and lanes <= 8,
+                f"{unit}_lanes is {lanes}: a power of two up to 8, so that words split evenly",
+            )
+            need(
+                length <= SIZE_LIMIT,
+                f"{unit}_length is {length}: size fields have 12 bits ({SIZE_LIMIT})",
+            )
+            need(
+                length % self.word_bytes == 0,
+                f"{unit}_length {length} is no multiple of word_bytes {self.word_bytes}",
+            )
+        need(
+            2 * self.norm_lanes <= self.word_bytes,
+            f"norm_lanes {self.norm_lanes} of 16 bits exceed word_bytes {self.word_bytes}",
+        )
+        need(
+            self.norm_length <= 1024,
+            f"norm_length is {self.norm_length}: the sums' widths are proven up to 1024",
+        )
+        need(
+            _power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 64,
+            f"queue_depth is {self.queue_depth}: a power of two from 2 to 64",
+        )
+        need(
+            256 <= self.watchdog_cycles < 1 << 31,
+            f"watchdog_cycles is {self.watchdog_cycles}: at least 256, else slow memory trips it",
+        )
+        need(self.family in FAMILIES, f"family is {self.family!r}: one of {', '.join(FAMILIES)}")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates in one cycle."""
+        return self.rows * self.cols * self.lanes
+
+    @property
+    def local_bytes(self) -> int:
+        return self.local_kib * 1024
+
+    @property
+    def local_words(self) -> int:
+        return self.local_bytes // self.word_bytes
+
+    @property
+    def address_bits(self) -> int:
+        """Bits of a word address of local memory."""
+        return max(1, (self.local_words - 1).bit_length())
+
+    @property
+    def k_max(self) -> int:
+        """Longest contraction of one product: what a row bank of A and a column bank of B hold
+        twice, so that the next tile is loaded while one runs."""
+        return min(min(self.a_depth, self.b_depth) // 2 * self.word_bytes, SIZE_LIMIT)
+
+    @property
+    def accumulator_bits(self) -> int:
+        """Bits of a partial sum: k_max products of at most 2**14, and a sign."""
+        return 15 + (self.k_max - 1).bit_length()
+
+    @property
+    def hash(self) -> int:
+        """32 bits that name the parameters a program depends on (all but the family)."""
+        record = {k: v for k, v in self.as_dict().items() if k not in ("name", "family")}
+        text = json.dumps(record, sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+    def replace(self, **changes: Any) -> "AcceleratorConfig":
+        """A copy with some parameters changed, checked again."""
+        try:
+            return dataclasses.replace(self, **changes)
+        except TypeError as error:
+            raise ConfigError(f"config {self.name!r}: {error}") from None
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.as_dict(), indent=2) + "\n"
+
+    def to_toml(self) -> str:
+        lines = (f"{key} = {json.dumps(value)}" for key, value in self.as_dict().items())
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any], *, source: str = "config") -> "AcceleratorConfig":
+        """Makes a config from plain values; names unknown, missing and mistyped parameters."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(record) - set(fields))
+        if unknown:
+            raise ConfigError(
+                f"{source}: unknown parameter {unknown[0]!r}; known are {', '.join(fields)}"
+            )
+        missing = [
+            name
+            for name, field in fields.items()
+            if field.default is dataclasses.MISSING and name not in record
+        ]
+        if missing:
+            raise ConfigError(f"{source}: parameter {missing[0]!r} is missing")
+        return cls(**record)
+
+    @classmethod
+    def load(cls, path: Path) -> "AcceleratorConfig":
+        """Reads a .toml or .json file. Raises ConfigError when it cannot."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            record = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except OSError as error:
+            raise ConfigError(f"cannot read config file {path}: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"config file {path} does not parse: {error}") from None
+        if not isinstance(record, dict):
+            raise ConfigError(f"config file {path} holds no table of parameters")
+        return cls.from_dict(record, source=f"config file {path}")
