@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SEED = 0
-EPOCHS = 200
+EPOCHS = 400
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 2e-3
 WARMUP_STEPS = 200
@@ -28,6 +28,12 @@ LABEL_SMOOTHING = 0.1
 DROPOUT = 0.1
 EMA_DECAY = 0.998
 CALIBRATION_SAMPLES = 64
+
+# Limits of the random changes to training images.
+MAX_DEGREES = 10.0
+MAX_SCALING = 0.1
+MAX_SHIFT = 0.6  # pixels
+NOISE = 0.02  # standard deviation
 
 IMAGE_SIZE = 8
 PATCH_SIZE = 2
@@ -97,21 +103,21 @@ class DigitsTransformer(nn.Module):
 
 
 def augment(images: Tensor) -> Tensor:
-    """Return [N, 1, 8, 8] randomly rotated, scaled and shifted by up to a pixel, plus noise."""
+    """Return images [N, 1, 8, 8], each randomly rotated, scaled and shifted, plus noise."""
     count = len(images)
 
     def uniform(limit: float) -> Tensor:
         return (torch.rand(count) * 2 - 1) * limit
 
-    angle, scale = uniform(math.radians(12)), 1 + uniform(0.1)
+    angle, scale = uniform(math.radians(MAX_DEGREES)), 1 + uniform(MAX_SCALING)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    pixel = 2 / IMAGE_SIZE  # affine_grid coordinates span -1..1
-    rows = [cos, -sin, uniform(pixel), sin, cos, uniform(pixel)]
+    shift = MAX_SHIFT * 2 / IMAGE_SIZE  # affine_grid coordinates span -1..1
+    rows = [cos, -sin, uniform(shift), sin, cos, uniform(shift)]
     grid = functional.affine_grid(
         torch.stack(rows, dim=1).reshape(count, 2, 3), list(images.shape), align_corners=False
     )
     moved = functional.grid_sample(images, grid, align_corners=False)
-    return (moved + 0.03 * torch.randn_like(moved)).clamp(0, 1)
+    return (moved + NOISE * torch.randn_like(moved)).clamp(0, 1)
 
 
 def train(images: Tensor, labels: Tensor) -> DigitsTransformer:
@@ -132,9 +138,7 @@ def train(images: Tensor, labels: Tensor) -> DigitsTransformer:
         total = 0.0
         for batch in torch.randperm(len(images)).split(BATCH_SIZE):
             logits = model(augment(images[batch]))
-            loss = functional.cross_entropy(
-                logits, labels[batch], label_smoothing=LABEL_SMOOTHING
-            )
+            loss = functional.cross_entropy(logits, labels[batch], label_smoothing=LABEL_SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -142,7 +146,7 @@ def train(images: Tensor, labels: Tensor) -> DigitsTransformer:
             for kept, new in zip(average.parameters(), model.parameters(), strict=True):
                 kept.lerp_(new.detach(), 1 - EMA_DECAY)
             total += loss.item() * len(batch)
-        if (epoch + 1) % 20 == 0:
+        if (epoch + 1) % 50 == 0:
             print(f"epoch {epoch + 1:3d}  training loss {total / len(images):.4f}", flush=True)
     return average
 

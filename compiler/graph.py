@@ -1,0 +1,145 @@
+"""The float graph that every model is lowered to: contractions, softmax, norms and copies on
+matrices.
+
+A tensor is a matrix. Its columns may be split into equal segments (attention heads), each of which
+is padded to a word on its own in memory. Operations read and write *views*: blocks of rows and of
+columns; a view of columns is one whole segment or all of them.
+"""
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+
+
+class Role(enum.Enum):
+    """Where a tensor's values come from."""
+
+    CONSTANT = "constant"
+    INPUT = "input"
+    VALUE = "value"
+    OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A float matrix of `rows` x `cols`. data: float64 [rows, cols] for constants, else None."""
+
+    name: str
+    rows: int
+    cols: int
+    role: Role
+    segment: int
+    """Columns of one segment; equal to `cols` where the tensor is not split."""
+    data: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class View:
+    """Rows `row` to `row + rows` and columns `col` to `col + cols` of a tensor."""
+
+    tensor: str
+    row: int
+    rows: int
+    col: int
+    cols: int
+
+
+def whole(tensor: Tensor) -> View:
+    return View(tensor.name, 0, tensor.rows, 0, tensor.cols)
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """out = activation(factor * a @ b.T + bias) + residual.
+
+    a: [m, k], b: [n, k], out: [m, n]; bias has one value for each column, or for each row where
+    `by_row`; activation: the name of a function in `activations`, or None.
+    """
+
+    name: str
+    a: View
+    b: View
+    out: View
+    bias: np.ndarray | None = field(default=None, compare=False, repr=False)
+    by_row: bool = False
+    factor: float = 1.0
+    activation: str | None = None
+    residual: View | None = None
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """target = softmax of every row of source."""
+
+    name: str
+    source: View
+    target: View
+
+
+@dataclass(frozen=True)
+class Norm:
+    """target = LayerNorm of every row of source, with gain and bias for each column."""
+
+    name: str
+    source: View
+    target: View
+    gain: np.ndarray = field(compare=False, repr=False)
+    bias: np.ndarray = field(compare=False, repr=False)
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Copy:
+    """target = source, a constant."""
+
+    name: str
+    source: View
+    target: View
+
+
+Operation = Gemm | Softmax | Norm | Copy
+
+
+@dataclass(frozen=True)
+class HostOperation:
+    """A node of the model that the host runs, and why no engine does."""
+
+    node: str
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """The host's share of a model, as two ONNX models that onnxruntime runs.
+
+    before: from the model's inputs (their names and shapes) to the graph's INPUT tensors, float
+    matrices under the tensors' names. after: from the graph's OUTPUT tensors, float matrices under
+    their names, to the model's outputs.
+    """
+
+    before: onnx.ModelProto
+    after: onnx.ModelProto
+    operations: tuple[HostOperation, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Operations in an order in which they can run. Every value is written before it is read.
+
+    host: what the host does before and after the accelerator.
+    """
+
+    tensors: dict[str, Tensor]
+    operations: tuple[Operation, ...]
+    host: Host
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the model's own products, without any padding."""
+        return sum(
+            op.a.rows * op.b.rows * op.a.cols for op in self.operations if isinstance(op, Gemm)
+        )

@@ -1,0 +1,126 @@
+"""The integer graph: what the accelerator computes, before tiling. Its meaning is exact.
+
+`sim/golden_graph.py` executes it; the schedule executes it in tiles; both give the same integers.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from gateformer.compiler.graph import Role, View
+
+Kind = Literal["int8", "int16", "int32", "record"]
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """An integer matrix; real value = scale * (code - zero).
+
+    scale is None where no single scale exists (weights, which have one a row) or where it is not
+    needed. codes: [rows, cols] for constants, in int8, int16 or int32. A tensor of kind "record" has
+    one 8-byte scale record a row (cols = 1), written by softmax.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    role: Role
+    segment: int
+    kind: Kind
+    scale: float | None = None
+    zero: int = 0
+    codes: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Scale records: int32 bias, multiplier 0..65535 and selector 0..3 for each column (or row)."""
+
+    bias: np.ndarray = field(compare=False, repr=False)
+    multiplier: np.ndarray = field(compare=False, repr=False)
+    selector: np.ndarray = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class QGemm:
+    """out = epilogue(a @ b.T): see the GEMM instruction and docs/architecture.md.
+
+    a, b: int8. out: int8, int16 or int32 by its tensor's kind. records: by column, or by row where
+    `by_row`; or the name of a record tensor (then by row). activation: the bytes that fill the
+    activation unit (int8 table of 2**activation_bits entries, or the polynomial's parameters), or
+    None. residual: int16, with int16 out only. An int16 result saturates to residual_bits.
+    """
+
+    name: str
+    a: View
+    b: View
+    out: View
+    records: Records | str
+    by_row: bool = False
+    activation: np.ndarray | None = field(default=None, compare=False, repr=False)
+    residual: View | None = None
+
+
+@dataclass(frozen=True)
+class QSoftmax:
+    """Rows of int8 scores to numerators 0..127 and one record a row (`arithmetic.softmax_row`,
+    `arithmetic.reciprocal`). Row r counts its first min(cols, bound + r * causal) scores; row 0 is
+    the view's first."""
+
+    name: str
+    source: View
+    target: View
+    records: str
+    table: np.ndarray = field(compare=False, repr=False)
+    numerator: int
+    bound: int
+    causal: bool = False
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One output of a norm: target, gains (int16), biases (int32), right shift (NORM_SHIFTS)."""
+
+    target: View
+    gains: np.ndarray = field(compare=False, repr=False)
+    biases: np.ndarray = field(compare=False, repr=False)
+    shift: int = 16
+
+
+@dataclass(frozen=True)
+class QNorm:
+    """LayerNorm of int16 rows (`arithmetic.normalize_row`, `arithmetic.gain`); at least one output."""
+
+    name: str
+    source: View
+    epsilon: int
+    int8: Gain | None
+    int16: Gain | None
+
+
+@dataclass(frozen=True)
+class QCopy:
+    """target = source, a constant of the same kind."""
+
+    name: str
+    source: View
+    target: View
+
+
+QOperation = QGemm | QSoftmax | QNorm | QCopy
+
+
+@dataclass(frozen=True)
+class QuantizedGraph:
+    """Operations in an order in which they can run."""
+
+    tensors: dict[str, QTensor]
+    operations: tuple[QOperation, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the model's own products, without any padding."""
+        return sum(
+            op.a.rows * op.b.rows * op.a.cols for op in self.operations if isinstance(op, QGemm)
+        )
