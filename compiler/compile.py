@@ -1,0 +1,104 @@
+"""The compiler: a list of named passes from an ONNX file to a program image."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateformer.compiler import plan as planning
+from gateformer.compiler.graph import Role
+from gateformer.compiler.importer import ImportedModel, import_model
+from gateformer.compiler.layout import Layout
+from gateformer.compiler.lowering import lower
+from gateformer.compiler.quantize import quantize
+from gateformer.compiler.quantized import QTensor, QuantizedGraph
+from gateformer.compiler.schedule import Schedule, minimum_staging, schedule
+from gateformer.compiler.synchronize import synchronize
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.image import Descriptor, ProgramImage
+
+PASSES = ("import", "lower", "quantize", "plan", "schedule", "synchronize", "encode")
+"""The passes in order; `--stop-after` takes one of these names."""
+
+PassObserver = Callable[[str, Any], None]
+"""Called after each pass with its name and its result."""
+
+
+def compile_quantized(
+    graph: QuantizedGraph, config: AcceleratorConfig, *, observe: PassObserver = lambda *_: None
+) -> ProgramImage:
+    """The back end: plans memory, tiles, schedules, synchronizes and encodes an integer graph.
+
+    Raises CapacityError when the graph does not fit the config.
+    """
+    plan = planning.plan_memory(graph, config, minimum_staging(graph, config))
+    observe("plan", plan)
+    scheduled = schedule(graph, config, plan)
+    observe("schedule", scheduled)
+    program = synchronize(config, scheduled.instructions)
+    observe("synchronize", program)
+    image = _image(graph, config, plan, scheduled, tuple(program))
+    observe("encode", image)
+    return image
+
+
+def _image(
+    graph: QuantizedGraph,
+    config: AcceleratorConfig,
+    plan: planning.Plan,
+    scheduled: Schedule,
+    program: tuple[Any, ...],
+) -> ProgramImage:
+    data = bytes(scheduled.constants.content)
+    data += bytes(-len(data) % max(config.word_bytes, 32))
+    end = scheduled.constants.base + len(data) + 32 * len(program)
+    return ProgramImage(
+        config_hash=config.hash,
+        data_address=scheduled.constants.base,
+        data=data,
+        instructions=program,
+        window_bytes=-(-end // config.burst_bytes) * config.burst_bytes,
+        inputs=_descriptors(graph, config, plan, Role.INPUT),
+        outputs=_descriptors(graph, config, plan, Role.OUTPUT),
+        model_macs=graph.macs,
+    )
+
+
+def _descriptors(
+    graph: QuantizedGraph, config: AcceleratorConfig, plan: planning.Plan, role: Role
+) -> tuple[Descriptor, ...]:
+    return tuple(
+        _descriptor(tensor, config, plan)
+        for tensor in graph.tensors.values()
+        if tensor.role is role
+    )
+
+
+def _descriptor(tensor: QTensor, config: AcceleratorConfig, plan: planning.Plan) -> Descriptor:
+    in_dram = tensor.name in plan.dram
+    address = (
+        plan.dram[tensor.name]
+        if in_dram
+        else plan.local[tensor.name].address * config.word_bytes
+    )
+    if tensor.kind not in ("int8", "int16") or tensor.scale is None:
+        raise ValueError(f"input or output {tensor.name!r} has no scale or a kind {tensor.kind}")
+    return Descriptor(
+        name=tensor.name,
+        rows=tensor.rows,
+        cols=tensor.cols,
+        segment=tensor.segment,
+        kind=tensor.kind,
+        scale=tensor.scale,
+        zero=tensor.zero,
+        space="dram" if in_dram else "local",
+        address=address,
+    )
+
+
+def descriptor_layout(descriptor: Descriptor, word_bytes: int) -> Layout:
+    """How a described matrix lies in memory."""
+    d = descriptor
+    return Layout(d.rows, d.cols // d.segment, d.segment, d.kind, word_bytes)

@@ -1,0 +1,189 @@
+"""The matrices between an ONNX graph and the float Graph.
+
+Every product, norm and softmax of the model makes matrices, and every element of every matrix has a
+number. An ONNX tensor is an array of such numbers in the tensor's shape, so that whatever moves
+data without computing (Reshape, Transpose, Split, Concat, ...) is the same operation on the array
+of numbers, and which matrix blocks an operation reads is seen from the numbers alone.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateformer.compiler.activations import Function
+from gateformer.compiler.importer import Node
+from gateformer.spec.errors import ModelError
+
+Ids = np.ndarray
+"""int64 element numbers."""
+
+
+class UnsupportedError(ModelError):
+    """A node that no engine can do. It may still run on the host, where nothing follows it."""
+
+    def __init__(self, node: Node, reason: str) -> None:
+        super().__init__(f"{node}: {reason}")
+        self.node = node
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Constant:
+    data: np.ndarray
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the host hands over: the elements of ONNX tensor `value` in their order."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """activation(factor * a @ b.T + bias) + residual, b being elements or constant weights."""
+
+    a: Ids
+    b: Ids | None = None
+    weight: np.ndarray | None = None
+    factor: float = 1.0
+    bias: np.ndarray | None = None
+    activation: str | None = None
+    residual: Ids | None = None
+
+    def block(self, rows: np.ndarray, cols: np.ndarray) -> "Contraction":
+        """The definition of some rows and columns of the result."""
+        return Contraction(
+            a=self.a[rows],
+            b=None if self.b is None else self.b[cols],
+            weight=None if self.weight is None else self.weight[cols],
+            factor=self.factor,
+            bias=None if self.bias is None else self.bias[cols],
+            activation=self.activation,
+            residual=None if self.residual is None else self.residual[np.ix_(rows, cols)],
+        )
+
+
+@dataclass(frozen=True)
+class Normalization:
+    source: Ids
+    gain: np.ndarray
+    bias: np.ndarray
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class SoftmaxRows:
+    source: Ids
+
+
+@dataclass(frozen=True)
+class Affine:
+    """source * scale + offset; both broadcast to the shape of source."""
+
+    source: Ids
+    scale: np.ndarray
+    offset: np.ndarray
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """function of every element of source."""
+
+    source: Ids
+    function: Function
+
+
+@dataclass(frozen=True)
+class Sum:
+    left: Ids
+    right: Ids
+
+
+Definition = (
+    Constant | Input | Contraction | Normalization | SoftmaxRows | Affine | Elementwise | Sum
+)
+
+
+def operands(definition: Definition) -> list[Ids]:
+    """The element arrays that a definition reads."""
+    match definition:
+        case Contraction():
+            reads = (definition.a, definition.b, definition.residual)
+            return [ids for ids in reads if ids is not None]
+        case Normalization() | SoftmaxRows() | Affine() | Elementwise():
+            return [definition.source]
+        case Sum():
+            return [definition.left, definition.right]
+    return []
+
+
+@dataclass(eq=False)
+class Matrix:
+    """Elements `base` to `base + rows * cols`, row by row. node: what to name in messages."""
+
+    name: str
+    node: Node | None
+    base: int
+    rows: int
+    cols: int
+    definition: Definition
+
+    @property
+    def ids(self) -> Ids:
+        return np.arange(self.base, self.base + self.rows * self.cols).reshape(self.rows, self.cols)
+
+    def unsupported(self, reason: str) -> ModelError:
+        return UnsupportedError(self.node, reason) if self.node else ModelError(reason)
+
+
+class Pool:
+    """All matrices of a model under construction."""
+
+    def __init__(self) -> None:
+        self.matrices: list[Matrix] = []
+        self._bases: list[int] = []
+        self._names: set[str] = set()
+        self._size = 0
+
+    def add(
+        self, name: str, node: Node | None, shape: tuple[int, int], definition: Definition
+    ) -> Ids:
+        """A new matrix; returns its elements."""
+        matrix = Matrix(self.unique(name), node, self._size, *shape, definition)
+        self.matrices.append(matrix)
+        self._bases.append(self._size)
+        self._size += shape[0] * shape[1]
+        return matrix.ids
+
+    def constant(self, name: str, array: np.ndarray) -> Ids:
+        """A new constant matrix of the array's rows; returns elements in the array's shape."""
+        data = np.asarray(array, np.float64)
+        flat = data.reshape(-1, data.shape[-1]) if data.ndim else data.reshape(1, 1)
+        return self.add(name, None, flat.shape, Constant(flat)).reshape(data.shape)
+
+    def unique(self, name: str) -> str:
+        """The name, with a number where it is taken."""
+        candidate, count = name, 1
+        while candidate in self._names:
+            count += 1
+            candidate = f"{name}#{count}"
+        self._names.add(candidate)
+        return candidate
+
+    def of(self, element: int) -> Matrix:
+        return self.matrices[bisect_right(self._bases, element) - 1]
+
+    def sole(self, ids: Ids) -> Matrix | None:
+        """The matrix that all elements belong to, if there is one."""
+        first, last = self.of(int(ids.min())), self.of(int(ids.max()))
+        return first if first is last else None
+
+    def sources(self, ids: Ids) -> list[Matrix]:
+        """The matrices that the elements belong to."""
+        sole = self.sole(ids)
+        if sole is not None:
+            return [sole]
+        indices = np.searchsorted(self._bases, ids.ravel(), "right") - 1
+        return [self.matrices[index] for index in np.unique(indices)]
