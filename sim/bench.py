@@ -24,8 +24,8 @@ def run_bench(
 ) -> None:
     """Builds `component` with Verilator and runs every cocotb test of module `bench` on it.
 
-    bench: path of a Python file with cocotb tests, whose `dut` is the component with ports as in its
-    Verilog (`clk`, `rst`, `request__valid`, ...). build: an empty folder for the products.
+    bench: path of a Python file with cocotb tests, whose `dut` is the component with ports as in
+    its Verilog (`clk`, `rst`, `request__valid`, ...). build: an empty folder for the products.
     environment: variables that the bench reads. Raises AssertionError when a test fails.
     """
     top = "dut_top"
@@ -34,13 +34,14 @@ def run_bench(
     source.write_text(to_verilog(component, name=top))
     saved = dict(os.environ)
     os.environ.update(verilator.environment())
+    os.environ["MAKEFLAGS"] += " OPT_FAST=-O1 OPT_GLOBAL=-O2"
     try:
         runner = get_runner("verilator")
         runner.build(
             sources=[source, *sources],
             hdl_toplevel=top,
             build_dir=build,
-            build_args=[*LINT, "-CFLAGS", "-std=c++17 -O1"],
+            build_args=[*LINT, "-CFLAGS", "-std=c++17"],
             log_file=build / "build.log",
         )
         path = Path(bench)

@@ -29,11 +29,14 @@ class GoldenMachine:
     """The runtime length register."""
     local: np.ndarray = field(init=False)
     """uint8, local memory."""
-    digests: dict[Engine, list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.local = np.zeros(self.config.local_bytes, np.uint8)
-        self.digests = {engine: [] for engine in WRITERS}
+        self._reset()
+
+    def _reset(self) -> None:
+        """What a start does: rings and tables are empty, memories keep what they hold."""
+        self._digests: dict[Engine, list[int]] = {engine: [] for engine in WRITERS}
         self._b: deque[np.ndarray] = deque()
         self._records: deque[np.ndarray] = deque()
         self._table = np.zeros(0, np.uint8)
@@ -41,11 +44,15 @@ class GoldenMachine:
         self._gains: dict[int, np.ndarray] = {}
         self._written: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def run(self, instructions: tuple[Instruction, ...]) -> None:
-        """Executes up to HALT. Raises RunError for a program that has none."""
+    def run(self, instructions: tuple[Instruction, ...]) -> dict[Engine, list[int]]:
+        """Executes up to HALT; the digests of each writing engine's instructions, in order.
+
+        Raises RunError for a program that has no HALT.
+        """
+        self._reset()
         for instruction in instructions:
             if instruction.opcode is Opcode.HALT:
-                return
+                return self._digests
             self.step(instruction.at_length(self.length))
         raise RunError("the program has no HALT instruction")
 
@@ -55,7 +62,7 @@ class GoldenMachine:
         engine = self._execute(instruction)
         if engine is not None:
             total = sum(digest.digest(a, v) for a, v in self._written) & 0xFFFFFFFF
-            self.digests[engine].append(total)
+            self._digests[engine].append(total)
 
     def _execute(self, i: Instruction) -> Engine | None:
         match i.opcode:

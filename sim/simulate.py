@@ -1,0 +1,177 @@
+"""Runs a compiled model on the golden model or on the RTL, sample by sample."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from gateformer.compiler.folder import CompiledModel, layout_of
+from gateformer.sim import rtl
+from gateformer.sim.golden_program import GoldenMachine
+from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
+from gateformer.spec.image import Descriptor, ProgramImage
+from gateformer.spec.isa import Engine
+from gateformer.spec.registers import Counter, Register
+
+Digests = dict[Engine, list[int]]
+Sample = dict[str, np.ndarray]
+
+BUILD = Path("build/rtl")
+"""Where compiled simulations are kept, relative to the working directory."""
+
+
+class Machine(Protocol):
+    """What can run a program image: the golden model, the RTL."""
+
+    def write(self, space: str, address: int, content: bytes) -> None: ...
+
+    def read(self, space: str, address: int, count: int) -> np.ndarray: ...
+
+    def start(self) -> Digests: ...
+
+
+class _Golden:
+    def __init__(self, config: AcceleratorConfig, image: ProgramImage) -> None:
+        self.image = image
+        self.machine = GoldenMachine(config, np.zeros(image.window_bytes, np.uint8))
+
+    def _memory(self, space: str) -> np.ndarray:
+        return self.machine.dram if space == "dram" else self.machine.local
+
+    def write(self, space: str, address: int, content: bytes) -> None:
+        self._memory(space)[address : address + len(content)] = np.frombuffer(content, np.uint8)
+
+    def read(self, space: str, address: int, count: int) -> np.ndarray:
+        return self._memory(space)[address : address + count].copy()
+
+    def start(self) -> Digests:
+        return self.machine.run(self.image.instructions)
+
+
+class _Rtl:
+    def __init__(self, machine: rtl.RtlMachine, image: ProgramImage) -> None:
+        self.machine = machine
+        registers = {
+            Register.PROGRAM: image.program_address,
+            Register.LENGTH: SIZE_LIMIT,
+            Register.WINDOW_BASE: 0,
+            Register.WINDOW_SIZE: image.window_bytes,
+        }
+        for register, value in registers.items():
+            machine.write_register(register, value)
+
+    def write(self, space: str, address: int, content: bytes) -> None:
+        if space == "dram":
+            self.machine.write_dram(address, content)
+        else:
+            self.machine.write_local(address, content)
+
+    def read(self, space: str, address: int, count: int) -> np.ndarray:
+        if space == "dram":
+            return self.machine.read_dram(address, count)
+        return self.machine.read_local(address, count)
+
+    def start(self) -> Digests:
+        return self.machine.run()
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """One sample's outputs (ONNX names, float32); for RTL the cycles, whether every instruction's
+    writes equal the golden model's, and the performance counters."""
+
+    outputs: Sample
+    cycles: int | None = None
+    bit_exact: bool | None = None
+    counters: dict[Counter, int] = field(default_factory=dict)
+
+
+def _load(machine: Machine, model: CompiledModel) -> None:
+    image = model.image
+    space = "local" if model.config.dram == "none" else "dram"
+    machine.write(space, image.data_address, image.data + image.instruction_bytes())
+
+
+def _bytes(model: CompiledModel, descriptor: Descriptor) -> int:
+    return layout_of(descriptor, model.config).words * model.config.word_bytes
+
+
+def _run(machine: Machine, model: CompiledModel, codes: dict[str, np.ndarray]) -> Digests:
+    for descriptor in model.image.inputs:
+        content = codes[descriptor.name].tobytes()
+        machine.write(descriptor.space, descriptor.address, content)
+    return machine.start()
+
+
+def _outputs(machine: Machine, model: CompiledModel) -> dict[str, np.ndarray]:
+    return {
+        d.name: machine.read(d.space, d.address, _bytes(model, d)) for d in model.image.outputs
+    }
+
+
+def simulate(
+    model: CompiledModel,
+    samples: list[Sample],
+    *,
+    engine: Literal["rtl", "golden"] = "rtl",
+    trace: Path | None = None,
+    build: Path = BUILD,
+    stalls: tuple[int, int] = (0, 0),
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[SampleResult]:
+    """Runs samples one after another and yields each one's result.
+
+    samples: float arrays by ONNX input name. engine "golden" is the integer model in numpy; "rtl"
+    is the generated Verilog in Verilator, with every instruction's writes compared with golden's.
+    trace: an FST file with all signals of the RTL run. build: where the compiled simulation is kept. stalls: random
+    stalls of (DRAM, local memory) in 256ths of all cycles. progress: told what takes long. Raises
+    ToolError when the simulation cannot be built, RunError when the accelerator stops with an error.
+    """
+    host = model.host()
+    golden = _Golden(model.config, model.image)
+    _load(golden, model)
+    with ExitStack() as stack:
+        machine: _Rtl | None = None
+        if engine == "rtl":
+            program = rtl.build(
+                model.config, build, trace=trace is not None, progress=progress
+            )
+            running = stack.enter_context(rtl.RtlMachine(program, model.config, trace))
+            running.set_stalls(*stalls)
+            machine = _Rtl(running, model.image)
+            _load(machine, model)
+        for sample in samples:
+            codes = host.encode(sample)
+            expected = _run(golden, model, codes)
+            outputs = _outputs(golden, model)
+            if machine is None:
+                yield SampleResult(host.decode(outputs))
+                continue
+            digests = _run(machine, model, codes)
+            seen = _outputs(machine, model)
+            same = digests == expected and all(
+                np.array_equal(seen[name], outputs[name]) for name in outputs
+            )
+            yield SampleResult(
+                host.decode(seen), machine.machine.cycles, same, machine.machine.counters()
+            )
+
+
+def utilization(config: AcceleratorConfig, macs: int, cycles: int) -> float:
+    """MACs of the model's own products / (rows * cols * lanes * cycles)."""
+    return macs / (config.macs * cycles)
+
+
+def stalls_by_engine(counters: dict[Counter, int]) -> dict[str, dict[str, int]]:
+    """Counters as engine -> reason -> cycles (or beats, for DRAM)."""
+    table: dict[str, dict[str, int]] = {}
+    for counter, value in counters.items():
+        for engine in ("LOAD_A", "LOAD_B", "LOAD_P", "DMA", "EPILOGUE", "VECTOR", "ARRAY", "DRAM"):
+            if counter.name.startswith(engine + "_"):
+                reason = counter.name[len(engine) + 1 :].lower()
+                table.setdefault(engine.lower(), {})[reason] = value
+                break
+    return table
