@@ -69,9 +69,7 @@ def _descriptors(
 def _descriptor(tensor: QTensor, config: AcceleratorConfig, plan: planning.Plan) -> Descriptor:
     in_dram = tensor.name in plan.dram
     address = (
-        plan.dram[tensor.name]
-        if in_dram
-        else plan.local[tensor.name].address * config.word_bytes
+        plan.dram[tensor.name] if in_dram else plan.local[tensor.name].address * config.word_bytes
     )
     if tensor.kind not in ("int8", "int16") or tensor.scale is None:
         raise ValueError(f"input or output {tensor.name!r} has no scale or a kind {tensor.kind}")

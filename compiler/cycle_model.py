@@ -1,4 +1,5 @@
-"""Predicts the cycles of a program: every engine in order, tokens between them, simple durations."""
+"""Predicts the cycles of a program: every engine in order, tokens between them, simple
+durations."""
 
 from dataclasses import dataclass, field
 

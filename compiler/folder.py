@@ -41,7 +41,8 @@ class CompiledModel:
     """What model.json holds: source file, hash, options, host operations, predicted cycles."""
 
     def save(self, directory: Path) -> None:
-        """Writes the folder; it appears whole or not at all. Raises GateformerError if it cannot."""
+        """Writes the folder; it appears whole or not at all. Raises GateformerError if it
+        cannot."""
         files = {
             PROGRAM: self.image.to_bytes(),
             BEFORE: self.before.SerializeToString(),
@@ -102,7 +103,8 @@ def _replaceable(directory: Path) -> None:
 
 
 class HostModel:
-    """The host's share of a compiled model: between the model's float arrays and codes in memory."""
+    """The host's share of a compiled model: between the model's float arrays and codes in
+    memory."""
 
     def __init__(self, model: CompiledModel) -> None:
         self.model = model

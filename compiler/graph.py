@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 
 
-
 class Role(enum.Enum):
     """Where a tensor's values come from."""
 

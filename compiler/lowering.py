@@ -1,18 +1,19 @@
-"""Model -> float Graph: which products, norms and softmaxes run, on which blocks of which matrices."""
+"""Model -> float Graph: which products, norms and softmaxes run, on which blocks of which
+matrices."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto, helper
 
 from gateformer.compiler.graph import Graph, Host, HostOperation, Role
 from gateformer.compiler.importer import ImportedModel, Node, Value
 from gateformer.compiler.lowering_fusion import fuse
-from gateformer.compiler.lowering_host import FLOAT, HostModel
+from gateformer.compiler.lowering_host import HostModel
 from gateformer.compiler.lowering_layout import Layout
 from gateformer.compiler.lowering_matrices import Ids, Input, Pool, UnsupportedError
 from gateformer.compiler.lowering_operators import (
     ENGINE_OPERATORS,
-    PRODUCTS,
     Context,
     Operand,
     Symbol,
@@ -69,6 +70,7 @@ class _Lowering:
         self._after = HostModel(model, "after")
         self._host: list[HostOperation] = []
         self._inputs: dict[str, Ids] = {}
+        self._dtypes: dict[str, np.dtype] = {}
         self._late: dict[str, tuple[Ids, Node | None]] = {}
         """The tensors that the host reads afterwards."""
 
@@ -85,7 +87,8 @@ class _Lowering:
         if not blocks:
             raise ModelError("no part of the model runs on the accelerator: it holds no product")
         fuse(self._pool, [ids for ids, _ in blocks])
-        layout = Layout(self._pool, blocks)
+        reserved = {*self._model.inputs, *self._model.outputs, *self._inputs, *self._late}
+        layout = Layout(self._pool, blocks, frozenset(reserved))
         return self._graph(layout, [ids for ids, _ in blocks])
 
     # --------------------------------------------------------------------------------- nodes
@@ -140,10 +143,12 @@ class _Lowering:
     def _enter(self, operand: _Early) -> Ids:
         """The elements of a host tensor as a matrix that the accelerator reads."""
         value = self._model.values[operand.name]
-        return self._enter_as(operand.name, value.shape)
+        return self._enter_as(operand.name, value)
 
-    def _enter_as(self, name: str, shape: tuple[int, ...]) -> Ids:
+    def _enter_as(self, name: str, value: Value) -> Ids:
         if name not in self._inputs:
+            shape = value.shape
+            self._dtypes[name] = value.dtype
             cols = shape[-1] if shape else 1
             rows = int(np.prod(shape)) // cols
             ids = self._pool.add(name, None, (rows, cols), Input(name))
@@ -153,7 +158,8 @@ class _Lowering:
     def _patches(self, context: Context, image: _Early) -> Symbol:
         """The input of a patch embedding, cut into patches by the host; numbered as an image."""
         node, model = context.node, self._model
-        shape = model.values[image.name].shape
+        value = model.values[image.name]
+        shape = value.shape
         weight = context.constant(model.constants.get(node.inputs[1]), "a kernel")
         places = patch_elements(context, shape, weight.shape)
         window = weight.shape[2:]
@@ -172,7 +178,7 @@ class _Lowering:
         reason = "the host cuts the input into patches; their product runs on the array"
         self._host.append(HostOperation(node.name, node.operator, reason))
         ids = np.empty(shape, np.int64)
-        ids[places] = self._enter_as(patches, rows)
+        ids[places] = self._enter_as(patches, Value(rows, value.dtype))
         return Symbol(ids)
 
     # --------------------------------------------------------------------------------- outputs
@@ -206,8 +212,9 @@ class _Lowering:
             value = self._model.values[name]
             self._before.input(name, value.shape, value.dtype)
         for tensor, source, elements in layout.inputs:
-            size = self._inputs[source].size
-            self._before.rearrange(source, size, elements, tensor, elem=FLOAT)
+            size, dtype = self._inputs[source].size, self._dtypes[source]
+            elem = None if dtype == np.float32 else TensorProto.FLOAT
+            self._before.rearrange(source, elements, tensor, size=size, elem=elem)
             self._before.output(tensor, elements.shape, np.float32)
         for (name, (ids, _)), block, view in zip(
             self._late.items(), blocks, layout.outputs, strict=True
@@ -218,12 +225,12 @@ class _Lowering:
             order = np.argsort(block, axis=None)
             found = order[np.searchsorted(block.ravel(), ids.ravel(), sorter=order)]
             elements = place[found].reshape(ids.shape)
-            self._after.first(tensor.name, tensor.rows * tensor.cols, elements, name)
+            dtype = self._model.values[name].dtype
+            elem = None if dtype == np.float32 else helper.np_dtype_to_tensor_dtype(dtype)
+            size = tensor.rows * tensor.cols
+            self._after.rearrange(tensor.name, elements, name, size=size, elem=elem, first=True)
         for tensor in layout.tensors.values():
             if tensor.role == Role.OUTPUT:
                 self._after.input(tensor.name, (tensor.rows, tensor.cols), np.float32)
         host = Host(self._before.build(), self._after.build(), tuple(self._host))
         return Graph(layout.tensors, tuple(layout.operations), host)
-
-
-__all__ = ["PRODUCTS", "lower"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from gateformer.compiler.importer import ImportedModel
 
@@ -18,6 +18,7 @@ class HostModel:
     def __init__(self, model: ImportedModel, name: str) -> None:
         self._model = model
         self._name = name
+        self._first: list[onnx.NodeProto] = []
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, np.ndarray] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -49,34 +50,46 @@ class HostModel:
         self._outputs.append(_info(name, shape, dtype))
 
     def rearrange(
-        self, source: str, size: int, elements: np.ndarray, target: str, *, elem: int | None = None
+        self,
+        source: str,
+        elements: np.ndarray,
+        target: str,
+        *,
+        size: int,
+        elem: int | None = None,
+        first: bool = False,
     ) -> None:
         """target[...] = flat source[elements[...]]: a Reshape, after a Gather where elements move.
 
-        size: elements of source. elem: ONNX type to cast to, if it is another one.
+        size: elements of source. elem: ONNX type to cast to, if it is another one. first: before
+        the nodes that are there already.
         """
+        steps: list[tuple[str, list[str], dict[str, int]]] = []
         if not np.array_equal(elements.ravel(), np.arange(size)):
-            flat, moved = self.fresh(), self.fresh()
-            self.node("Reshape", [source, self.constant(np.array([-1]))], flat)
-            self.node("Gather", [flat, self.constant(elements.ravel())], moved)
-            source = moved
-        shaped = target if elem is None else self.fresh()
+            steps.append(("Reshape", [self.constant(np.array([-1]))], {}))
+            steps.append(("Gather", [self.constant(elements.ravel())], {}))
         shape = self.constant(np.array(elements.shape, np.int64))
-        self.node("Reshape", [source, shape], shaped)
+        steps.append(("Reshape", [shape], {}))
         if elem is not None:
-            self.node("Cast", [shaped], target, to=elem)
+            steps.append(("Cast", [], {"to": elem}))
+        nodes = self._first if first else self._nodes
+        for index, (operator, inputs, attributes) in enumerate(steps):
+            output = target if index == len(steps) - 1 else self.fresh()
+            nodes.append(helper.make_node(operator, [source, *inputs], [output], **attributes))
+            source = output
 
     def build(self) -> onnx.ModelProto:
         constants: Mapping[str, np.ndarray] = {**self._model.constants, **self._constants}
-        used = {name for node in self._nodes for name in node.input}
-        made = {name for node in self._nodes for name in node.output}
+        nodes = [*self._first, *self._nodes]
+        used = {name for node in nodes for name in node.input}
+        made = {name for node in nodes for name in node.output}
         initializers = [
             numpy_helper.from_array(array, name)
             for name, array in constants.items()
             if name in used and name not in made
         ]
         graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, initializers
+            nodes, self._name, self._inputs, self._outputs, initializers
         )
         opset = helper.make_opsetid("", self._model.opset)
         return helper.make_model(
@@ -88,5 +101,3 @@ def _info(name: str, shape: tuple[int, ...], dtype: np.dtype | type) -> onnx.Val
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return helper.make_tensor_value_info(name, kind, shape)
 
-
-FLOAT = TensorProto.FLOAT

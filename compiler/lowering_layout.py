@@ -122,18 +122,22 @@ class Block:
 
 class Layout:
     """Tensors and operations for matrices that are fused. outputs: element blocks [rows, cols] that
-    the host reads, each with the node to blame."""
+    the host reads, each with the node to blame. reserved: names of the host's tensors."""
 
-    def __init__(self, pool: Pool, outputs: list[tuple[Ids, Node | None]]) -> None:
+    def __init__(
+        self, pool: Pool, outputs: list[tuple[Ids, Node | None]], reserved: frozenset[str]
+    ) -> None:
         self._pool = pool
         self._asked: dict[int, list[tuple[Piece, Use]]] = {}
         self._blocks: list[Block] = []
         self._parts: dict[int, list[Part]] = {}
         self._names: set[str] = set()
+        self._reserved = reserved
         self.tensors: dict[str, Tensor] = {}
         self.operations: list[Operation] = []
         self.inputs: list[tuple[str, str, np.ndarray]] = []
-        """Of each INPUT tensor: its name, the ONNX value, the value's flat elements [rows, cols]."""
+        """Of each INPUT tensor: its name, the ONNX value, the value's flat elements [rows,
+        cols]."""
         self._order = reachable(pool, [ids for ids, _ in outputs])
         asked = [self._ask(ids, "output", node) for ids, node in outputs]
         for matrix in reversed(self._order):
@@ -171,7 +175,7 @@ class Layout:
         for axis in (0, 1):
             line = ids[:, 0] if axis == 0 else ids[0]
             bases = np.array([self._pool.of(int(element)).base for element in line])
-            cuts = [0, *(np.flatnonzero(np.diff(bases)) + 1), len(line)]
+            cuts = [0, *(np.flatnonzero(np.diff(bases)) + 1).tolist(), len(line)]
             pieces = []
             for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
                 part = ids[start:stop] if axis == 0 else ids[:, start:stop]
@@ -298,6 +302,7 @@ class Layout:
             part.tensor, part.row, part.col = tensor, piece.row, piece.col
 
     def _unique(self, name: str) -> str:
+        name = f"{name}/matrix" if name in self._reserved else name
         candidate, count = name, 1
         while candidate in self._names:
             count += 1

@@ -144,14 +144,13 @@ class Pool:
     def __init__(self) -> None:
         self.matrices: list[Matrix] = []
         self._bases: list[int] = []
-        self._names: set[str] = set()
         self._size = 0
 
     def add(
         self, name: str, node: Node | None, shape: tuple[int, int], definition: Definition
     ) -> Ids:
         """A new matrix; returns its elements."""
-        matrix = Matrix(self.unique(name), node, self._size, *shape, definition)
+        matrix = Matrix(name, node, self._size, *shape, definition)
         self.matrices.append(matrix)
         self._bases.append(self._size)
         self._size += shape[0] * shape[1]
@@ -162,15 +161,6 @@ class Pool:
         data = np.asarray(array, np.float64)
         flat = data.reshape(-1, data.shape[-1]) if data.ndim else data.reshape(1, 1)
         return self.add(name, None, flat.shape, Constant(flat)).reshape(data.shape)
-
-    def unique(self, name: str) -> str:
-        """The name, with a number where it is taken."""
-        candidate, count = name, 1
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}#{count}"
-        self._names.add(candidate)
-        return candidate
 
     def of(self, element: int) -> Matrix:
         return self.matrices[bisect_right(self._bases, element) - 1]

@@ -487,8 +487,14 @@ def _affine(context: Context, ids: Ids, scale: np.ndarray, offset: np.ndarray) -
     if np.all(scale == 1) and np.all(offset == 0):
         return np.broadcast_to(ids, shape)
     ids = np.broadcast_to(ids, shape)
+    sole = context.pool.sole(ids)
+    if sole and isinstance(sole.definition, Elementwise) and scale.size == offset.size == 1:
+        line = _line(float(scale.reshape(())), float(offset.reshape(())))
+        return _elementwise(context, *_trace(context, ids), line)
     result = np.empty(shape, np.int64)
-    for matrix, inside, rows, cols in _blocks(context, ids):
+    blocks = _blocks(context, ids)
+    for index, (matrix, inside, rows, cols) in enumerate(blocks):
+        name = _head(context, index, len(blocks))
         positions = _positions(matrix, rows, cols, ids[inside])
         block_shape = (len(rows), len(cols))
         factors = _scatter(context, positions, np.broadcast_to(scale, shape)[inside], block_shape)
@@ -496,10 +502,10 @@ def _affine(context: Context, ids: Ids, scale: np.ndarray, offset: np.ndarray) -
         block = matrix.ids[np.ix_(rows, cols)]
         if isinstance(matrix.definition, Constant):
             data = matrix.definition.data[np.ix_(rows, cols)] * factors + offsets
-            new = context.pool.constant(context.name, data)
+            new = context.pool.constant(name, data)
         else:
             definition = Affine(block, _squeeze(factors), _squeeze(offsets))
-            new = context.pool.add(context.name, context.node, block_shape, definition)
+            new = context.pool.add(name, context.node, block_shape, definition)
         result[inside] = new.ravel()[positions]
     return result
 
@@ -555,14 +561,16 @@ def _elementwise(
     """outer(inner(ids)) as new matrices, each in the layout of the matrix it comes from."""
     function = outer if inner is None else _compose(outer, inner)
     result = np.empty(ids.shape, np.int64)
-    for matrix, inside, rows, cols in _blocks(context, ids):
+    blocks = _blocks(context, ids)
+    for index, (matrix, inside, rows, cols) in enumerate(blocks):
+        name = _head(context, index, len(blocks))
         block = matrix.ids[np.ix_(rows, cols)]
         if isinstance(matrix.definition, Constant):
             data = function(matrix.definition.data[np.ix_(rows, cols)])
-            new = context.pool.constant(context.name, data)
+            new = context.pool.constant(name, data)
         else:
             definition = Elementwise(block, function)
-            new = context.pool.add(context.name, context.node, block.shape, definition)
+            new = context.pool.add(name, context.node, block.shape, definition)
         result[inside] = new.ravel()[_positions(matrix, rows, cols, ids[inside])]
     return result
 
@@ -573,7 +581,8 @@ def _sum(context: Context, left: Ids, right: Ids) -> Ids:
     ranked = sorted((left, right), key=lambda ids: int(ids.max()))
     stream, branch = ranked
     result = np.empty(branch.shape, np.int64)
-    for matrix, inside, rows, cols in _blocks(context, branch):
+    blocks = _blocks(context, branch)
+    for index, (matrix, inside, rows, cols) in enumerate(blocks):
         positions = _positions(matrix, rows, cols, branch[inside])
         other = np.empty(len(rows) * len(cols), np.int64)
         other[positions] = stream[inside]
@@ -581,6 +590,7 @@ def _sum(context: Context, left: Ids, right: Ids) -> Ids:
             raise context.unsupported("it makes different tensors of the same elements")
         block = matrix.ids[np.ix_(rows, cols)]
         definition = Sum(other.reshape(block.shape), block)
-        new = context.pool.add(context.name, context.node, block.shape, definition)
+        name = _head(context, index, len(blocks))
+        new = context.pool.add(name, context.node, block.shape, definition)
         result[inside] = new.ravel()[positions]
     return result

@@ -18,8 +18,8 @@ class QTensor:
     """An integer matrix; real value = scale * (code - zero).
 
     scale is None where no single scale exists (weights, which have one a row) or where it is not
-    needed. codes: [rows, cols] for constants, in int8, int16 or int32. A tensor of kind "record" has
-    one 8-byte scale record a row (cols = 1), written by softmax.
+    needed. codes: [rows, cols] for constants, in int8, int16 or int32. A tensor of kind "record"
+    has one 8-byte scale record a row (cols = 1), written by softmax.
     """
 
     name: str
@@ -90,7 +90,8 @@ class Gain:
 
 @dataclass(frozen=True)
 class QNorm:
-    """LayerNorm of int16 rows (`arithmetic.normalize_row`, `arithmetic.gain`); at least one output."""
+    """LayerNorm of int16 rows (`arithmetic.normalize_row`, `arithmetic.gain`); at least one
+    output."""
 
     name: str
     source: View

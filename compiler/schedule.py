@@ -15,9 +15,9 @@ from gateformer.compiler.quantized import (
     QNorm,
     QOperation,
     QSoftmax,
-    Records,
     QTensor,
     QuantizedGraph,
+    Records,
 )
 from gateformer.compiler.steps import Emitter, Load, Staging, Step
 from gateformer.spec.arithmetic import NORM_SHIFTS, pack_gain_records, pack_scale_records
@@ -341,9 +341,7 @@ class _GemmTiler:
         self.out_layout = scheduler.layout(op.out)
         self.a_constant = scheduler.tensor(op.a).role is Role.CONSTANT
         self.b_constant = scheduler.tensor(op.b).role is Role.CONSTANT
-        k_layout, k_view = (
-            (self.b_layout, op.b) if self.a_constant else (self.a_layout, op.a)
-        )
+        k_layout, k_view = (self.b_layout, op.b) if self.a_constant else (self.a_layout, op.a)
         self.k_columns = k_layout.physical_columns(k_view)
         self.k = k_layout.view_elements(k_view)
         self.k_words = words_of(self.k, 1, self.word)
@@ -375,8 +373,8 @@ class _GemmTiler:
         return self.out_layout.view_elements(self.op.out)
 
     def _block(self) -> int:
-        """Columns of one block of B: as many as half the B ring and half the parameter ring hold, so
-        that the next block loads meanwhile; whole tiles, and whole words of the output."""
+        """Columns of one block of B: as many as half the B ring and half the parameter ring hold,
+        so that the next block loads meanwhile; whole tiles, and whole words of the output."""
         config, op = self.config, self.op
         limit = min(config.b_depth // 2 // self.k_words * config.cols, SIZE_LIMIT)
         if not op.by_row and not isinstance(op.records, str):
@@ -400,9 +398,7 @@ class _GemmTiler:
         loads: list[Load] = []
         if self.op.activation is not None:
             table = self.op.activation.view(np.uint8)
-            loads = self.s.table_load(
-                "activation", table, Opcode.ACTIVATION_TABLE, len(table)
-            )
+            loads = self.s.table_load("activation", table, Opcode.ACTIVATION_TABLE, len(table))
         for column in range(0, self.n, self.block):
             count = min(self.block, self.n - column)
             loads += self._b_loads(column, count)
@@ -447,7 +443,8 @@ class _GemmTiler:
         self.s.put(Opcode.LOAD_B, n=rows, k=self.k, b_address=address, b_stride=stride)
 
     def _weights(self) -> np.ndarray:
-        """The bytes of a constant operand, rows and columns at their padded places: uint8 [n, k]."""
+        """The bytes of a constant operand, rows and columns at their padded places: uint8 [n,
+        k]."""
         view = self.op.b if self.b_constant else self.op.a
         codes = _codes(self.s.tensor(view))[
             view.row : view.row + view.rows, view.col : view.col + view.cols
@@ -612,8 +609,8 @@ def schedule(graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan) -> Sc
     else:
         used = max(
             (
-                plan.dram[name] + Layout.of(graph.tensors[name], config.word_bytes).words
-                * config.word_bytes
+                plan.dram[name]
+                + Layout.of(graph.tensors[name], config.word_bytes).words * config.word_bytes
                 for name in plan.dram
             ),
             default=0,

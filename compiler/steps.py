@@ -1,6 +1,7 @@
 """The order of a program: steps, the loads they need, and how loads run ahead of steps.
 
-A *step* is one instruction that computes (a GEMM over a group of rows, a softmax, a norm) or copies.
+A *step* is one instruction that computes (a GEMM over a group of rows, a softmax, a norm) or
+copies.
 A *load* brings a constant to the staging area and, for ring operands, into a ring. Loads of later
 steps are emitted between earlier steps as far as rings and staging have room, so that the in-order
 DMA never stands between the array and its weights.
@@ -21,8 +22,8 @@ class Load:
     """One constant on its way to an engine.
 
     fetch: emits the DMA into the staging words it is given (None: the data is in local memory).
-    consume: emits the instruction that reads it there; with `early` it may run ahead of earlier steps
-    (ring operands), else it runs right before its step. held: the staging is read by the step
+    consume: emits the instruction that reads it there; with `early` it may run ahead of earlier
+    steps (ring operands), else it runs right before its step. held: the staging is read by the step
     itself and freed after it. b_words, p_records: room it takes in a ring until a step releases it.
     """
 

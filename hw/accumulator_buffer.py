@@ -1,8 +1,13 @@
 """The RAMs between array and epilogue: one for each row of the array."""
 
-from amaranth.lib import data
-from amaranth.lib.wiring import In, Out, Signature
+from typing import Any
 
+from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out, Signature
+
+from gateformer.hw.credits import Credits
 from gateformer.hw.interfaces import accumulator_shape
 from gateformer.spec.config import AcceleratorConfig
 
@@ -35,3 +40,110 @@ class AccumulatorRead(Signature):
                 "release": In(1),
             }
         )
+
+
+class AccumulatorBuffer(Component):
+    """Keeps `accumulator_tiles` tiles of sums in the order in which they left the array.
+
+    `sum_valid` and `sums` are the array's: row 0 gives columns cols - 1 down to 0 in cols
+    consecutive cycles, row i follows i cycles later. Whoever starts a tile has made sure of a slot;
+    `tiles.release` gives one back. A tile is valid one cycle after its last sum came.
+
+    A word is never read and written in one cycle: only sums of valid tiles are read, and only
+    slots without a valid tile are written.
+    """
+
+    sum_valid: Signal
+    sums: data.View
+    tiles: Any
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "sum_valid": In(1),
+                "sums": In(data.ArrayLayout(accumulator_shape(config), config.rows)),
+                "tiles": Out(AccumulatorRead(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        lanes, sets = config.epilogue_lanes, config.rows // config.epilogue_lanes
+        tiles = self.tiles
+
+        def next_slot(slot: Signal) -> Mux:
+            return Mux(slot == config.accumulator_tiles - 1, 0, slot + 1)
+
+        write_slot = Signal(range(config.accumulator_tiles))
+        write_column = Signal(range(config.cols), init=config.cols - 1)
+        tile_written = self.sum_valid & (write_column == 0)
+        with m.If(self.sum_valid):
+            m.d.sync += write_column.eq(Mux(write_column == 0, config.cols - 1, write_column - 1))
+        with m.If(tile_written):
+            m.d.sync += write_slot.eq(next_slot(write_slot))
+
+        m.submodules.complete = complete = Credits(config.accumulator_tiles)
+        read_slot = Signal(range(config.accumulator_tiles))
+        m.d.comb += [tiles.tile_valid.eq(complete.available), complete.take.eq(tiles.release)]
+        with m.If(tiles.release):
+            m.d.sync += read_slot.eq(next_slot(read_slot))
+
+        # With one set of rows there is nothing to choose behind the RAMs: the third cycle of the
+        # latency then is a register before them.
+        read_enable, read_address = complete.available, Cat(tiles.column, read_slot)
+        if sets == 1:
+            early_enable = Signal()
+            early_address = Signal(len(read_address), reset_less=True)
+            m.d.sync += [early_enable.eq(read_enable), early_address.eq(read_address)]
+            read_enable, read_address = early_enable, early_address
+
+        write_enable, write_address = self.sum_valid, Cat(write_column, write_slot)
+        done = tile_written
+        words = []
+        for row in range(config.rows):
+            if row:
+                delayed = (
+                    Signal(name=f"write_enable_{row}"),
+                    Signal(len(write_address), name=f"write_address_{row}", reset_less=True),
+                    Signal(name=f"done_{row}"),
+                )
+                m.d.sync += [
+                    delayed[0].eq(write_enable),
+                    delayed[1].eq(write_address),
+                    delayed[2].eq(done),
+                ]
+                write_enable, write_address, done = delayed
+            memory = Memory(
+                shape=accumulator_shape(config),
+                depth=1 << len(write_address),
+                init=[],
+                attrs={"no_rw_check": 1},
+            )
+            m.submodules[f"ram_{row}"] = memory
+            write, read = memory.write_port(), memory.read_port()
+            word = Signal(accumulator_shape(config), name=f"word_{row}", reset_less=True)
+            m.d.comb += [
+                write.en.eq(write_enable),
+                write.addr.eq(write_address),
+                write.data.eq(self.sums[row]),
+                read.en.eq(read_enable),
+                read.addr.eq(read_address),
+            ]
+            m.d.sync += word.eq(read.data)
+            words.append(word)
+        m.d.comb += complete.give.eq(done)
+
+        if sets == 1:
+            m.d.comb += [tiles.sums[lane].eq(words[lane]) for lane in range(lanes)]
+            return m
+        chosen = tiles.set
+        for stage in range(SUMS_LATENCY - 1):
+            chosen_delayed = Signal.like(tiles.set, name=f"set_{stage}", reset_less=True)
+            m.d.sync += chosen_delayed.eq(chosen)
+            chosen = chosen_delayed
+        sums = Signal.like(tiles.sums, reset_less=True)
+        m.d.sync += [sums[lane].eq(Array(words[lane::lanes])[chosen]) for lane in range(lanes)]
+        m.d.comb += tiles.sums.eq(sums)
+        return m

@@ -103,7 +103,7 @@ ENGINE_WORDS: dict[Engine, tuple[int, ...]] = {
     Engine.LOAD_A: (0, 1, 3, 4),
     Engine.LOAD_B: (0, 1, 3, 4),
     Engine.LOAD_P: (0, 1, 4),
-    Engine.EPILOGUE: (0, 1, 2, 4, 5, 6, 7),
+    Engine.EPILOGUE: (0, 1, 2, 3, 4, 5, 6, 7),
     Engine.VECTOR: (0, 1, 2, 3, 4, 5, 6, 7),
     Engine.ARRAY: (0, 1, 2, 3),
 }

@@ -12,8 +12,10 @@ class DigestMonitor(wiring.Component):
     """Sums the mixed bytes of an instruction's writes.
 
     `taken`: a write of `width_bytes` bytes at byte address `address` is taken in this cycle, with
-    one `mask` bit for each byte. `retire`: the instruction completes in this cycle (writes taken in it
-    belong to it). One cycle later `valid` is 1 and `digest` is that instruction's. For simulation only.
+    one `mask` bit for each byte. `retire`: the instruction completes in this cycle (writes taken
+    in it
+    belong to it). One cycle later `valid` is 1 and `digest` is that instruction's. For simulation
+    only.
     """
 
     def __init__(self, *, width_bytes: int) -> None:

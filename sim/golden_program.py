@@ -1,6 +1,7 @@
 """The golden model of the accelerator: executes a program image instruction by instruction.
 
-Integer arrays only. Semaphores need no model: they make the hardware equal to this sequential order.
+Integer arrays only. Semaphores need no model: they make the hardware equal to this sequential
+order.
 """
 
 from collections import deque

@@ -107,9 +107,7 @@ def _run(machine: Machine, model: CompiledModel, codes: dict[str, np.ndarray]) -
 
 
 def _outputs(machine: Machine, model: CompiledModel) -> dict[str, np.ndarray]:
-    return {
-        d.name: machine.read(d.space, d.address, _bytes(model, d)) for d in model.image.outputs
-    }
+    return {d.name: machine.read(d.space, d.address, _bytes(model, d)) for d in model.image.outputs}
 
 
 def simulate(
@@ -126,9 +124,11 @@ def simulate(
 
     samples: float arrays by ONNX input name. engine "golden" is the integer model in numpy; "rtl"
     is the generated Verilog in Verilator, with every instruction's writes compared with golden's.
-    trace: an FST file with all signals of the RTL run. build: where the compiled simulation is kept. stalls: random
+    trace: an FST file with all signals of the RTL run. build: where the compiled simulation is
+    kept. stalls: random
     stalls of (DRAM, local memory) in 256ths of all cycles. progress: told what takes long. Raises
-    ToolError when the simulation cannot be built, RunError when the accelerator stops with an error.
+    ToolError when the simulation cannot be built, RunError when the accelerator stops with an
+    error.
     """
     host = model.host()
     golden = _Golden(model.config, model.image)
@@ -136,9 +136,7 @@ def simulate(
     with ExitStack() as stack:
         machine: _Rtl | None = None
         if engine == "rtl":
-            program = rtl.build(
-                model.config, build, trace=trace is not None, progress=progress
-            )
+            program = rtl.build(model.config, build, trace=trace is not None, progress=progress)
             running = stack.enter_context(rtl.RtlMachine(program, model.config, trace))
             running.set_stalls(*stalls)
             machine = _Rtl(running, model.image)

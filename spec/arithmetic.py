@@ -66,9 +66,7 @@ def residual_add(value: Integers, residual: Integers, bits: int) -> Integers:
     return saturate(np.asarray(value, np.int64) + residual, bits)
 
 
-def softmax_row(
-    scores: np.ndarray, bound: int, table: np.ndarray
-) -> tuple[np.ndarray, int]:
+def softmax_row(scores: np.ndarray, bound: int, table: np.ndarray) -> tuple[np.ndarray, int]:
     """Un-normalized softmax of one int8 row.
 
     The first `bound` scores count; the numerators of the others are 0. table[d] is the numerator of
@@ -120,8 +118,8 @@ def rsqrt(value: int) -> tuple[int, int]:
 
     value = m * 4**e with m in [1, 4): the mantissa is cut to 16 bits (2 integer, 14 fractional),
     the table gives r0 from its 7 high bits, and one Newton step r = r0 * (3 - m * r0**2) / 2
-    follows: t = (m * ((r0 * r0) >> 16)) >> 14 (16 fractional bits), r = (r0 * (3 * 2**16 - t)) >> 17,
-    limited to 65535.
+    follows: t = (m * ((r0 * r0) >> 16)) >> 14 (16 fractional bits), r = (r0 * (3 * 2**16 - t)) >>
+    17, limited to 65535.
     """
     e = (value.bit_length() - 1) // 2
     m = (value << 14) >> (2 * e)
@@ -147,7 +145,9 @@ def normalize_row(codes: np.ndarray, epsilon: int) -> np.ndarray:
     return saturate(round_shift((count * x - total) * (r >> f), s - f), 16)
 
 
-def gain(normalized: Integers, gains: Integers, biases: Integers, shift: int, bits: int) -> Integers:
+def gain(
+    normalized: Integers, gains: Integers, biases: Integers, shift: int, bits: int
+) -> Integers:
     """One norm output: saturate(round_shift(n * gain + bias, shift), bits).
 
     gains: int16; biases: int32 at the scale before the shift; shift: one of NORM_SHIFTS.
@@ -157,7 +157,8 @@ def gain(normalized: Integers, gains: Integers, biases: Integers, shift: int, bi
 
 
 def pack_scale_records(biases: Integers, multipliers: Integers, selectors: Integers) -> np.ndarray:
-    """Scale records of 8 bytes: int32 bias, uint16 multiplier, uint8 selector, zero. [n, 8] uint8."""
+    """Scale records of 8 bytes: int32 bias, uint16 multiplier, uint8 selector, zero. [n, 8]
+    uint8."""
     biases, multipliers, selectors = np.broadcast_arrays(biases, multipliers, selectors)
     kind = np.dtype([("b", "<i4"), ("m", "<u2"), ("s", "u1"), ("z", "u1")])
     records = np.zeros(len(biases), kind)
@@ -195,6 +196,7 @@ def polynomial_gelu(
 
 
 def pack_polynomial(bound: int, one: int, multiplier: int, selector: int, zero: int) -> np.ndarray:
-    """The polynomial's 24 parameter bytes: uint32 bound, one, multiplier, selector; int32 zero; 0."""
+    """The polynomial's 24 parameter bytes: uint32 bound, one, multiplier, selector; int32 zero;
+    0."""
     words = np.array([bound, one, multiplier, selector, zero & 0xFFFFFFFF, 0], "<u4")
     return words.view(np.uint8)

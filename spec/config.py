@@ -99,11 +99,11 @@ class AcceleratorConfig:
             isinstance(self.name, str) and bool(self.name),
             "name must be a non-empty string: files and reports carry it",
         )
-        need(self.rows <= 64, f"rows is {self.rows}: the skew of more than 64 rows is not tested")
-        need(self.cols <= 64, f"cols is {self.cols}: the skew of more than 64 columns is not tested")
+        need(self.rows <= 64, f"rows is {self.rows}: more than 64 rows are not tested")
+        need(self.cols <= 64, f"cols is {self.cols}: more than 64 columns are not tested")
         need(
             _power_of_two(self.lanes) and self.lanes <= 64,
-            f"lanes is {self.lanes}: a power of two up to 64, so that words split evenly into steps",
+            f"lanes is {self.lanes}: a power of two up to 64, so that words split into steps",
         )
         need(
             _power_of_two(self.word_bytes) and 8 <= self.word_bytes <= 64,
@@ -111,7 +111,7 @@ class AcceleratorConfig:
         )
         need(
             self.lanes <= self.word_bytes,
-            f"lanes {self.lanes} exceed word_bytes {self.word_bytes}: one bank word feeds whole steps",
+            f"lanes {self.lanes} exceed word_bytes {self.word_bytes}: a word feeds whole steps",
         )
         need(
             self.rows % self.epilogue_lanes == 0,
@@ -143,8 +143,8 @@ class AcceleratorConfig:
         )
         need(
             2 <= self.accumulator_tiles <= 1024,
-            f"accumulator_tiles is {self.accumulator_tiles}: at least 2, so that the next tile runs "
-            "while one drains, and at most 1024",
+            f"accumulator_tiles is {self.accumulator_tiles}: at least 2, so that the next tile "
+            "runs while one drains, and at most 1024",
         )
         need(
             _power_of_two(self.bus_bytes) and self.bus_bytes <= self.word_bytes,

@@ -96,7 +96,8 @@ class ProgramImage:
 
     @classmethod
     def from_bytes(cls, content: bytes, *, source: str = "program image") -> "ProgramImage":
-        """Raises ImageError for a file that is not one, truncated, damaged, or of another version."""
+        """Raises ImageError for a file that is not one, truncated, damaged, or of another
+        version."""
         if len(content) < _HEADER.size or content[:4] != MAGIC:
             raise ImageError(f"{source} is not a gateformer program image")
         _, version, checksum, config_hash, *sizes = _HEADER.unpack_from(content)

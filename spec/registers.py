@@ -71,7 +71,8 @@ class Counter(enum.IntEnum):
     EPILOGUE_SEMAPHORE = 11
     VECTOR_SEMAPHORE = 12
     DMA_MEMORY = 13
-    """Cycles in which the engine asked for local memory and did not get it; so for the next five."""
+    """Cycles in which the engine asked for local memory and did not get it; so for the next
+    five."""
     LOAD_A_MEMORY = 14
     LOAD_B_MEMORY = 15
     LOAD_P_MEMORY = 16

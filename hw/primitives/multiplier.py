@@ -71,13 +71,10 @@ class Multiplier(Component):
             bits = Cat(Const(0, _ECP5_WIDTH - width), extended)
             ports |= {f"i_{name}{i}": bits[i] for i in range(_ECP5_WIDTH)}
             ports |= {f"i_SIGNED{name}": Const(1), f"i_SOURCE{name}": Const(0)}
-            ports |= {f"i_SRI{name}{i}": Const(0) for i in range(_ECP5_WIDTH)}
-        ports |= {f"i_C{i}": Const(0) for i in range(_ECP5_WIDTH)}
         ports |= {f"o_P{i}": product[i] for i in range(2 * _ECP5_WIDTH)}
-        for i in range(4):
-            ports[f"i_CLK{i}"] = ClockSignal() if i == 0 else Const(0)
-            ports[f"i_CE{i}"] = Const(1 if i == 0 else 0)
-            ports[f"i_RST{i}"] = Const(0)
+        # The cascade inputs, C and the other clocks stay open: nextpnr ties them off itself, and
+        # can not route a constant to a clock.
+        ports |= {"i_CLK0": ClockSignal(), "i_CE0": Const(1), "i_RST0": Const(0)}
         for stage in ("INPUTA", "INPUTB", "OUTPUT"):
             ports |= {f"p_REG_{stage}_CLK": "CLK0", f"p_REG_{stage}_CE": "CE0"}
         ports |= {f"p_REG_{stage}_CLK": "NONE" for stage in ("INPUTC", "PIPELINE")}

@@ -47,9 +47,9 @@ class Builder:
     def gemm(self, name, a, b, out, **options):
         by_row = options.get("by_row", False)
         spread = options.pop("spread", 60.0)
-        records = options.pop(
-            "records", None
-        ) or self.records(a.rows if by_row else b.rows, a.cols, spread)
+        records = options.pop("records", None) or self.records(
+            a.rows if by_row else b.rows, a.cols, spread
+        )
         self.operations.append(QGemm(name, a, b, out, records, **options))
         return out
 
@@ -129,9 +129,13 @@ def block(g, p, stream, tokens, dim, heads, size, hidden):
         part = {name: View(p + name, 0, tokens, h * size, size) for name in "qko"}
         scores = g.records(1, size)
         g.gemm(
-            n + "scores", part["q"], part["k"], s,
-            records=Records(*(np.repeat(a, tokens) for a in
-                              (scores.bias, scores.multiplier, scores.selector))),
+            n + "scores",
+            part["q"],
+            part["k"],
+            s,
+            records=Records(
+                *(np.repeat(a, tokens) for a in (scores.bias, scores.multiplier, scores.selector))
+            ),
         )
         table = np.rint(127 * np.exp(-0.04 * np.arange(256))).astype(np.uint8)
         g.operations.append(QSoftmax(n + "softmax", s, pr, r.tensor, table, 1 << 28, tokens))

@@ -1,0 +1,53 @@
+# make demo: everything from nothing to a transformer on simulated hardware. make help lists the rest.
+# Needs Python >= 3.11 with venv, make, g++, perl and git; all else is installed into .venv.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+ROOMS := spec hw compiler sim boards cli
+TYPED := $(ROOMS:%=build/typing/gateformer/%)
+
+.PHONY: help venv demo test lint types ci clean
+
+help:
+	@echo "make demo   install, then run the digits model on the generated accelerator"
+	@echo "make test   run every test"
+	@echo "make lint   check style (ruff)"
+	@echo "make types  check types (mypy)"
+	@echo "make ci     lint, types and test"
+	@echo "make venv   only install into .venv"
+	@echo "make clean  remove .venv and everything built"
+
+venv: .venv/installed
+
+demo: .venv/installed
+	$(BIN)/gateformer demo
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: .venv/installed-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/installed-lint $(TYPED)
+	$(BIN)/mypy
+
+ci: lint types test
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-%: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+build/typing/gateformer/%:
+	@mkdir -p $(@D)
+	ln -s ../../../$* $@

@@ -1,0 +1,26 @@
+"""`gateformer disassemble`: a compiled program as text."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gateformer.compiler.disassemble import disassemble
+from gateformer.compiler.folder import CompiledModel
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "disassemble",
+        help="print a compiled program, one instruction a line",
+        description="Prints the instructions of a compiled model. docs/isa.md explains them.",
+        epilog="example: gateformer disassemble build/digits",
+    )
+    parser.add_argument("model", type=Path, metavar="DIR", help="folder of `gateformer compile`")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    lines = list(disassemble(CompiledModel.load(arguments.model).image))
+    for line in lines:
+        print(line)
+    return {"instructions": len(lines), "lines": lines}

@@ -1,0 +1,68 @@
+"""`gateformer simulate`: runs a compiled model on the RTL or on the golden model."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from gateformer.cli.files import require_writable, write_bytes
+from gateformer.cli.progress import task_progress
+from gateformer.compiler.folder import CompiledModel, load_samples
+from gateformer.sim.simulate import simulate, stalls_by_engine, utilization
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "simulate",
+        help="run a compiled model on the RTL or the golden model",
+        description="Runs every sample of an .npz file. With --engine rtl (the default) the "
+        "generated Verilog runs in Verilator, and every instruction's writes are compared with the "
+        "golden model's.",
+        epilog="example: gateformer simulate build/digits --input in.npz --output out.npz",
+    )
+    parser.add_argument("model", type=Path, metavar="DIR", help="folder of `gateformer compile`")
+    parser.add_argument("--input", type=Path, required=True, metavar="IN.npz", help="the samples")
+    parser.add_argument("--output", type=Path, required=True, metavar="OUT.npz", help="the results")
+    parser.add_argument("--engine", choices=("rtl", "golden"), default="rtl", help="what runs")
+    parser.add_argument("--trace", type=Path, metavar="FILE.fst", help="all signals of the RTL run")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    model = CompiledModel.load(arguments.model)
+    host = model.host()
+    samples = load_samples(arguments.input, host.inputs)
+    require_writable(arguments.output)
+    if arguments.trace:
+        require_writable(arguments.trace)
+    console = Console()
+    with task_progress(console, "simulating", len(samples)) as (advance, note):
+        results = []
+        for result in simulate(
+            model, samples, engine=arguments.engine, trace=arguments.trace, progress=note
+        ):
+            results.append(result)
+            advance()
+    names = results[0].outputs
+    arrays = {name: np.stack([r.outputs[name] for r in results]) for name in names}
+    write_bytes(arguments.output, lambda file: np.savez(file, **arrays))
+    answer: dict[str, Any] = {"samples": len(results), "model_macs": model.image.model_macs}
+    if arguments.engine == "rtl":
+        cycles = [r.cycles for r in results if r.cycles is not None]
+        answer |= {
+            "cycles": cycles,
+            "utilization": utilization(
+                model.config, model.image.model_macs * len(cycles), sum(cycles)
+            ),
+            "bit_exact": all(r.bit_exact for r in results),
+            "stalls": stalls_by_engine(results[-1].counters),
+        }
+        exact = "bit-exact" if answer["bit_exact"] else "NOT equal to the golden model"
+        console.print(
+            f"{len(results)} samples, {exact}, {cycles[-1]} cycles, array busy "
+            f"{100 * answer['utilization']:.1f} %"
+        )
+    console.print(f"outputs in {arguments.output}")
+    return answer

@@ -1,0 +1,86 @@
+"""The compiler: a list of named passes from an ONNX file to a program."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.cycle_model import predict_cycles
+from gateformer.compiler.folder import CompiledModel, load_samples
+from gateformer.compiler.importer import import_model
+from gateformer.compiler.lowering import lower
+from gateformer.compiler.quantize import quantize
+from gateformer.spec.config import AcceleratorConfig
+
+PASSES = ("import", "lower", "quantize", "plan", "schedule", "synchronize", "encode")
+"""The passes in order."""
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the caller asked for it
+    """Ends a compilation after the pass that was asked for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """shapes: a shape for each model input with dynamic dimensions. stop_after: a pass of PASSES,
+    or None. observe: called after each pass with its name and result."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    stop_after: str | None = None
+    observe: Callable[[str, Any], None] = lambda *_: None
+
+
+def compile(
+    model: Path, calibration: Path, config: AcceleratorConfig, options: Options | None = None
+) -> CompiledModel | None:
+    """Compiles an ONNX file with calibration samples for a config.
+
+    calibration: an .npz whose arrays carry the inputs' names and the shape [samples, *shape of the
+    input]. Returns None when stopped early. Raises ModelError, DataError, CapacityError.
+    """
+    options = options or Options({})
+
+    def after(name: str, result: Any) -> None:
+        options.observe(name, result)
+        if name == options.stop_after:
+            raise Stopped
+
+    try:
+        return _compile(model, calibration, config, options, after)
+    except Stopped:
+        return None
+
+
+def _compile(
+    model: Path,
+    calibration: Path,
+    config: AcceleratorConfig,
+    options: Options,
+    after: Callable[[str, Any], None],
+) -> CompiledModel:
+    imported = import_model(model, options.shapes)
+    after("import", imported)
+    graph = lower(imported)
+    after("lower", graph)
+    samples = load_samples(
+        calibration, {name: imported.values[name].shape for name in imported.inputs}
+    )
+    quantized = quantize(graph, config, samples)
+    after("quantize", quantized)
+    image = compile_quantized(quantized, config, observe=after)
+    record = {
+        "gateformer": version("gateformer"),
+        "model": model.name,
+        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "calibration": calibration.name,
+        "config": config.name,
+        "model_macs": image.model_macs,
+        "instructions": len(image.instructions),
+        "weight_bytes": len(image.data),
+        "host_ops": [asdict(operation) for operation in graph.host.operations],
+        "predicted_cycles": predict_cycles(config, image.instructions),
+    }
+    return CompiledModel(config, image, graph.host.before, graph.host.after, record)

@@ -1,0 +1,90 @@
+"""Executes the float Graph in numpy: the reference for calibration and for every later pass."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from gateformer.compiler.activations import ACTIVATIONS
+from gateformer.compiler.graph import Copy, Gemm, Graph, Norm, Role, Softmax, View
+from gateformer.spec.errors import DataError
+
+
+Stage = Literal["activation", "residual"]
+Observer = Callable[[Gemm, Stage, np.ndarray], None]
+"""Is shown a product just before its activation, and before its residual is added."""
+
+
+def _ignore(op: Gemm, stage: Stage, values: np.ndarray) -> None:
+    pass
+
+
+def run_float(
+    graph: Graph, inputs: Mapping[str, np.ndarray], observe: Observer = _ignore
+) -> dict[str, np.ndarray]:
+    """All tensors of the graph, float64 [rows, cols], from its INPUT tensors by name.
+
+    Elements that no operation writes are NaN. Raises DataError for a missing, unknown or misshapen
+    input.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for tensor in graph.tensors.values():
+        if tensor.role == Role.INPUT:
+            tensors[tensor.name] = _input(inputs, tensor.name, (tensor.rows, tensor.cols))
+        elif tensor.data is not None:
+            tensors[tensor.name] = tensor.data
+        else:
+            tensors[tensor.name] = np.full((tensor.rows, tensor.cols), np.nan)
+    unknown = sorted(set(inputs) - set(tensors))
+    if unknown:
+        raise DataError(f"the graph has no input tensor {unknown[0]!r}")
+
+    def at(view: View) -> np.ndarray:
+        array = tensors[view.tensor]
+        return array[view.row : view.row + view.rows, view.col : view.col + view.cols]
+
+    for op in graph.operations:
+        match op:
+            case Gemm():
+                out = _gemm(op, at(op.a), at(op.b))
+                if op.activation is not None:
+                    observe(op, "activation", out)
+                    out = ACTIVATIONS[op.activation](out)
+                if op.residual is not None:
+                    observe(op, "residual", out)
+                    out = out + at(op.residual)
+                at(op.out)[...] = out
+            case Softmax():
+                at(op.target)[...] = _softmax(at(op.source))
+            case Norm():
+                at(op.target)[...] = _norm(op, at(op.source))
+            case Copy():
+                at(op.target)[...] = at(op.source)
+    return tensors
+
+
+def _input(inputs: Mapping[str, np.ndarray], name: str, shape: tuple[int, int]) -> np.ndarray:
+    if name not in inputs:
+        raise DataError(f"the input tensor {name!r} is missing")
+    array = np.asarray(inputs[name], np.float64)
+    if array.shape != shape:
+        raise DataError(f"input tensor {name!r} has shape {array.shape}, not {shape}")
+    return array
+
+
+def _gemm(op: Gemm, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    out = op.factor * (a @ b.T)
+    if op.bias is not None:
+        out += op.bias[:, None] if op.by_row else op.bias
+    return out
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _norm(op: Norm, rows: np.ndarray) -> np.ndarray:
+    centered = rows - rows.mean(axis=1, keepdims=True)
+    variance = (centered * centered).mean(axis=1, keepdims=True)
+    return centered / np.sqrt(variance + op.epsilon) * op.gain + op.bias

@@ -1,0 +1,1 @@
+"""The digits example: a small vision transformer on scikit-learn's scans of handwritten digits."""

@@ -1,0 +1,215 @@
+"""The tile loop of the array: walks the groups of A and the tiles of B, one step a cycle."""
+
+from typing import Any
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.credits import Credits
+from gateformer.hw.interfaces import InstructionPort
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import Engine
+
+
+class ArrayControl(Component):
+    """Issues the steps of GEMM instructions to the rings and the array.
+
+    For each group of A, for each tile of the B block, for each step: the rings are read
+    at `a_position`, `b_position` and `step`; `valid` marks a step of a real tile, `last`
+    its last one. A tile takes max(steps, cols) cycles. The next one follows without an idle cycle,
+    that of the next instruction too if its payload stands one cycle before (so tiles of one cycle
+    leave one idle cycle between instructions).
+
+    A tile starts when its group and its tile of B are loaded (`a_loaded` and `b_loaded` count
+    them) and the accumulator buffer has a free slot (`slot_released` gives one back). In the last
+    tile of a group each word of A read is freed (`a_release`), in the last group of an instruction
+    with release_b each word of B (`b_release`), both in the cycle of the word's last read of bank
+    0. Where there is nothing to compute but operands to free (m or n is 0), the same loop runs
+    without `valid` and without a slot.
+
+    An instruction is complete when its last tile has started.
+
+    `wait_a`, `wait_b`, `wait_drain`: no tile runs, and the next one wants a group of A, a tile of
+    B, or (with both there) a slot.
+    """
+
+    instructions: Any
+    a_loaded: Signal
+    b_loaded: Signal
+    slot_released: Signal
+    a_position: Signal
+    a_release: Signal
+    b_position: Signal
+    b_release: Signal
+    step: Signal
+    valid: Signal
+    last: Signal
+    wait_a: Signal
+    wait_b: Signal
+    wait_drain: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "instructions": Out(InstructionPort(Engine.ARRAY)),
+                "a_loaded": In(1),
+                "b_loaded": In(1),
+                "slot_released": In(1),
+                "a_position": Out(range(config.a_depth)),
+                "a_release": Out(1),
+                "b_position": Out(range(config.b_depth)),
+                "b_release": Out(1),
+                "step": Out(range(config.word_bytes // config.lanes)),
+                "valid": Out(1),
+                "last": Out(1),
+                "wait_a": Out(1),
+                "wait_b": Out(1),
+                "wait_drain": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        stream = self.instructions.stream
+        p = stream.payload
+
+        m.submodules.groups = groups = Credits(config.a_depth)
+        m.submodules.tiles = tiles = Credits(config.b_depth)
+        m.submodules.slots = slots = Credits(
+            config.accumulator_tiles, init=config.accumulator_tiles
+        )
+        m.d.comb += [
+            groups.give.eq(self.a_loaded),
+            tiles.give.eq(self.b_loaded),
+            slots.give.eq(self.slot_released),
+        ]
+
+        # The loop over tiles: describes the next tile while one runs.
+        looping = Signal()
+        has_a = Signal(reset_less=True)
+        has_b = Signal(reset_less=True)
+        rows_left = Signal.like(p.m, reset_less=True)
+        columns_left = Signal.like(p.n, reset_less=True)
+        first_tile = Signal(reset_less=True)
+        # Only the first pass over a block waits for its tiles: later ones find them all.
+        first_pass = Signal(init=1)
+
+        last_tile = columns_left <= config.cols
+        last_group = rows_left <= config.rows
+        real = has_a & has_b
+        needs_group = has_a & first_tile
+        needs_tile = has_b & first_pass
+        frees_a = has_a & last_tile
+        frees_b = has_b & p.release_b & last_group
+        start = Signal()
+
+        nothing = Signal()
+        m.d.comb += nothing.eq((p.k == 0) | ((p.m == 0) & ((p.n == 0) | ~p.release_b)))
+        dismiss = Signal()
+        m.d.comb += stream.ready.eq(dismiss | (start & last_tile & last_group))
+        with m.If(dismiss):
+            m.d.sync += dismiss.eq(0)
+        with m.Elif(~looping & stream.valid):
+            m.d.sync += [
+                looping.eq(~nothing),
+                dismiss.eq(nothing),
+                has_a.eq(p.m != 0),
+                has_b.eq(p.n != 0),
+                rows_left.eq(p.m),
+                columns_left.eq(p.n),
+                first_tile.eq(1),
+            ]
+        with m.If(start):
+            m.d.sync += [first_tile.eq(last_tile), columns_left.eq(columns_left - config.cols)]
+            with m.If(last_tile):
+                m.d.sync += [columns_left.eq(p.n), rows_left.eq(rows_left - config.rows)]
+                m.d.sync += looping.eq(~last_group)
+                with m.If(has_b):
+                    m.d.sync += first_pass.eq(frees_b)
+
+        # The running tile: its steps, then, if they are fewer than columns, its idle cycles.
+        running = Signal()
+        stepping = Signal()
+        last_step = Signal(reset_less=True)
+        computes = Signal(reset_less=True)
+        reads_a = Signal(reset_less=True)
+        reads_b = Signal(reset_less=True)
+        releases_a = Signal(reset_less=True)
+        releases_b = Signal(reset_less=True)
+        ends_group = Signal(reset_less=True)
+        k_left = Signal.like(p.k, reset_less=True)
+        step = Signal.like(self.step, reset_less=True)
+        idle_ends = Signal(config.cols, reset_less=True)
+
+        tile_ends = (last_step | ~stepping) & idle_ends[0]
+        free_to_start = ~running | tile_ends
+        have_group = ~needs_group | groups.available
+        have_tile = ~needs_tile | tiles.available
+        have_slot = ~real | slots.available
+        m.d.comb += [
+            start.eq(looping & free_to_start & have_group & have_tile & have_slot),
+            groups.take.eq(start & needs_group),
+            tiles.take.eq(start & needs_tile),
+            slots.take.eq(start & real),
+            self.wait_a.eq(looping & ~running & ~have_group),
+            self.wait_b.eq(looping & ~running & have_group & ~have_tile),
+            self.wait_drain.eq(looping & ~running & have_group & have_tile & ~have_slot),
+        ]
+
+        steps_in_word = config.word_bytes // config.lanes
+        word_ends = last_step | (step == steps_in_word - 1)
+        m.d.comb += [
+            self.valid.eq(stepping & computes),
+            self.last.eq(last_step),
+            self.step.eq(step),
+            self.a_release.eq(stepping & releases_a & word_ends),
+            self.b_release.eq(stepping & releases_b & word_ends),
+        ]
+
+        # After its last tile a group of A is passed; before, the next tile reads it again. The next
+        # tile of B follows; after the last one it is the first again, unless the block is freed.
+        passes_a = ends_group
+        passes_b = ~ends_group | releases_b
+        for position, depth, reads, passes, moves_base in (
+            (self.a_position, config.a_depth, reads_a, passes_a, passes_a),
+            (self.b_position, config.b_depth, reads_b, passes_b, ends_group & releases_b),
+        ):
+            base = Signal.like(position, name=f"{position.name}_base")
+            current = Signal.like(position, name=f"{position.name}_current")
+            following = Signal.like(position, name=f"{position.name}_following")
+            m.d.comb += [
+                position.eq(current),
+                following.eq(Mux(current == depth - 1, 0, current + 1)),
+            ]
+            with m.If(stepping & word_ends & reads):
+                m.d.sync += current.eq(Mux(last_step & ~passes, base, following))
+                with m.If(last_step & moves_base):
+                    m.d.sync += base.eq(following)
+
+        m.d.sync += idle_ends.eq((idle_ends >> 1) | (1 << (config.cols - 1)))
+        with m.If(stepping):
+            m.d.sync += [
+                step.eq(Mux(word_ends, 0, step + 1)),
+                k_left.eq(k_left - config.lanes),
+                last_step.eq(k_left <= 2 * config.lanes),
+                stepping.eq(~last_step),
+            ]
+        with m.If(tile_ends):
+            m.d.sync += running.eq(0)
+        with m.If(start):
+            m.d.sync += [
+                running.eq(1),
+                stepping.eq(1),
+                last_step.eq(p.k <= config.lanes),
+                k_left.eq(p.k),
+                idle_ends.eq(1 << (config.cols - 1)),
+                computes.eq(real),
+                reads_a.eq(has_a),
+                reads_b.eq(has_b),
+                releases_a.eq(frees_a),
+                releases_b.eq(frees_b),
+                ends_group.eq(last_tile),
+            ]
+        return m

@@ -1,0 +1,117 @@
+"""The array and everything it needs: two loaders, two operand rings, control, accumulators."""
+
+from typing import Any
+
+from amaranth import Module, Signal
+from amaranth.lib.wiring import Component, Out, connect, flipped
+
+from gateformer.hw.accumulator_buffer import AccumulatorBuffer, AccumulatorRead
+from gateformer.hw.array_control import ArrayControl
+from gateformer.hw.feeder import Ring
+from gateformer.hw.interfaces import InstructionPort, LocalRead
+from gateformer.hw.loader import Loader
+from gateformer.hw.systolic_array import SystolicArray
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import Engine
+
+
+class ArrayEngine(Component):
+    """The engines LOAD_A, LOAD_B and ARRAY, from local memory to the sums of tiles.
+
+    `load_a`, `load_b`, `array`: their instructions. `read_a`, `read_b`: the loaders' reads.
+    `tiles`: the sums, tile by tile in array order. `busy` is 1 in each cycle in which the array
+    takes a step; at most one of `wait_a`, `wait_b`, `wait_drain` is 1 when a tile can not start for
+    want of A, of B, or of room in the accumulator buffer.
+    """
+
+    load_a: Any
+    load_b: Any
+    array: Any
+    read_a: Any
+    read_b: Any
+    tiles: Any
+    busy: Signal
+    wait_a: Signal
+    wait_b: Signal
+    wait_drain: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        self._array = SystolicArray(config)
+        super().__init__(
+            {
+                "load_a": Out(InstructionPort(Engine.LOAD_A)),
+                "load_b": Out(InstructionPort(Engine.LOAD_B)),
+                "array": Out(InstructionPort(Engine.ARRAY)),
+                "read_a": Out(LocalRead(config)),
+                "read_b": Out(LocalRead(config)),
+                "tiles": Out(AccumulatorRead(config)),
+                "busy": Out(1),
+                "wait_a": Out(1),
+                "wait_b": Out(1),
+                "wait_drain": Out(1),
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Cycles from `busy` of a tile's last step to `tiles.tile_valid`, if no tile is older."""
+        config = self.config
+        return Ring.LATENCY + self._array.latency + config.cols - 1 + config.rows - 1 + 1
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        m.submodules.control = control = ArrayControl(config)
+        m.submodules.array = array = self._array
+        m.submodules.accumulators = accumulators = AccumulatorBuffer(config)
+        connect(m, flipped(self.array), control.instructions)
+        connect(m, flipped(self.tiles), accumulators.tiles)
+
+        sides = (
+            ("a", Engine.LOAD_A, self.load_a, self.read_a, config.rows, config.a_depth),
+            ("b", Engine.LOAD_B, self.load_b, self.read_b, config.cols, config.b_depth),
+        )
+        for name, engine, instructions, reads, banks, depth in sides:
+            loader = Loader(config, engine, banks=banks, depth=depth)
+            ring = Ring(config, banks=banks, depth=depth)
+            m.submodules[f"loader_{name}"] = loader
+            m.submodules[f"ring_{name}"] = ring
+            connect(m, flipped(instructions), loader.instructions)
+            connect(m, flipped(reads), loader.read)
+            # A word is free once the last bank has read it, banks - 1 cycles after the first.
+            release = getattr(control, f"{name}_release")
+            for i in range(1, banks):
+                delayed = Signal(name=f"{name}_release_{i}")
+                m.d.sync += delayed.eq(release)
+                release = delayed
+            m.d.comb += [
+                loader.release.eq(release),
+                getattr(control, f"{name}_loaded").eq(loader.loaded),
+                ring.write_enable.eq(loader.write_enable),
+                ring.write_bank.eq(loader.write_bank),
+                ring.write_position.eq(loader.write_position),
+                ring.write_data.eq(loader.write_data),
+                ring.read_position.eq(getattr(control, f"{name}_position")),
+                ring.read_step.eq(control.step),
+                getattr(array, name).eq(ring.operands),
+            ]
+
+        valid, last = control.valid, control.last
+        for i in range(Ring.LATENCY):
+            valid_delayed = Signal(name=f"valid_{i}")
+            last_delayed = Signal(name=f"last_{i}", reset_less=True)
+            m.d.sync += [valid_delayed.eq(valid), last_delayed.eq(last)]
+            valid, last = valid_delayed, last_delayed
+        m.d.comb += [
+            array.valid.eq(valid),
+            array.last.eq(last),
+            accumulators.sum_valid.eq(array.sum_valid),
+            accumulators.sums.eq(array.sums),
+            control.slot_released.eq(self.tiles.release),
+            self.busy.eq(control.valid),
+            self.wait_a.eq(control.wait_a),
+            self.wait_b.eq(control.wait_b),
+            self.wait_drain.eq(control.wait_drain),
+        ]
+        return m

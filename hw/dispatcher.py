@@ -1,0 +1,203 @@
+"""The dispatcher: decodes and checks instructions and hands them to the engines' queues."""
+
+from collections.abc import Collection
+
+from amaranth.hdl import Module, Signal, Value, unsigned
+from amaranth.lib import enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from gateformer.hw.instruction_queue import PC_INDEX, QueueWrite
+from gateformer.spec.config import INSTRUCTION_BYTES, SIZE_LIMIT, AcceleratorConfig
+from gateformer.spec.isa import FORMATS, SIZE_WORDS, Format, Opcode
+
+POLYNOMIAL_BYTES = 24
+"""Bytes of an ACTIVATION_TABLE where the activation unit is the polynomial."""
+
+
+def size_limits(config: AcceleratorConfig) -> dict[tuple[Opcode, int], int]:
+    """The largest size an engine holds, by opcode and size word, where not every size fits."""
+    table = POLYNOMIAL_BYTES if config.gelu == "polynomial" else 1 << config.activation_bits
+    limits = (
+        (Opcode.LOAD_B, "k", config.b_depth * config.word_bytes),
+        (Opcode.LOAD_P, "count", config.p_depth),
+        (Opcode.GEMM, "k", config.a_depth * config.word_bytes),
+        (Opcode.ACTIVATION_TABLE, "count", table),
+        (Opcode.SOFTMAX, "length", config.softmax_length),
+        (Opcode.NORM, "channels", config.norm_length),
+        (Opcode.EXP_TABLE, "count", 256),
+        (Opcode.NORM_GAIN, "count", config.norm_length),
+    )
+    return {
+        (opcode, FORMATS[opcode].by_name[name].word): limit
+        for opcode, name, limit in limits
+        if limit < SIZE_LIMIT
+    }
+
+
+def legal_opcodes(config: AcceleratorConfig) -> Collection[Opcode]:
+    """The opcodes that this accelerator executes, HALT aside."""
+    missing = {
+        "readwrite": (),
+        "readonly": (Opcode.DMA_STORE,),
+        "none": (Opcode.DMA_LOAD, Opcode.DMA_STORE),
+    }[config.dram]
+    return [opcode for opcode in Opcode if opcode != Opcode.HALT and opcode not in missing]
+
+
+class _State(enum.Enum, shape=3):
+    TAKE = 0
+    DECODE = 1
+    SUBTRACT = 2
+    CUT = 3
+    CHECK = 4
+    WRITE = 5
+
+
+class Dispatcher(wiring.Component):
+    """Takes the words of a program, from its first on after each `restart`, while `enable`.
+
+    Dynamic sizes are cut to `length` (Instruction.at_length), then checked. An instruction goes to
+    the queues of its engines when all its words were found legal; a full queue makes it wait. A
+    size word takes five cycles, the others two, and each engine beyond the first one more a word.
+    `halted` is 1 at a HALT, `illegal` at an instruction that this accelerator does not execute;
+    both stay until `restart`. `wants` is 1 while the next word is awaited. `pc` is the address of
+    the instruction at hand, relative to the first.
+    """
+
+    words: stream.Interface
+    queue: wiring.PureInterface
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "restart": In(1),
+                "enable": In(1),
+                "length": In(12),
+                "words": In(stream.Signature(unsigned(32))),
+                "queue": Out(QueueWrite()),
+                "wants": Out(1),
+                "halted": Out(1),
+                "illegal": Out(1),
+                "pc": Out(24),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        queue = self.queue
+        state = Signal(_State)
+        word, index = Signal(32, reset_less=True), Signal(4)
+        opcode = Signal(4)
+        difference = Signal(13, reset_less=True)
+        first, target = Signal(3), Signal(3)
+        m.d.comb += [
+            queue.engine.eq(target),
+            queue.index.eq(index),
+            queue.data.eq(word),
+            self.words.ready.eq(self.wants),
+        ]
+        with m.Switch(opcode):
+            for form in FORMATS.values():
+                if form.engines:
+                    with m.Case(form.opcode):
+                        m.d.comb += first.eq(form.engines[0])
+
+        with m.Switch(state):
+            with m.Case(_State.TAKE):
+                m.d.comb += self.wants.eq(self.enable)
+                m.d.sync += word.eq(self.words.payload)
+                with m.If(index == 0):
+                    m.d.sync += opcode.eq(self.words.payload)
+                with m.If(self.enable & self.words.valid), m.Switch(index):
+                    with m.Case(0):
+                        m.d.sync += state.eq(_State.DECODE)
+                    with m.Case(*SIZE_WORDS):
+                        m.d.sync += state.eq(_State.SUBTRACT)
+                    with m.Default():
+                        m.d.sync += state.eq(_State.WRITE)
+            with m.Case(_State.DECODE):
+                m.d.sync += target.eq(first)
+                with m.Switch(opcode):
+                    with m.Case(Opcode.HALT):
+                        m.d.comb += self.halted.eq(1)
+                    with m.Case(*legal_opcodes(self.config)):
+                        m.d.sync += state.eq(_State.WRITE)
+                    with m.Default():
+                        m.d.comb += self.illegal.eq(1)
+            with m.Case(_State.SUBTRACT):
+                m.d.sync += difference.eq(self.length - word[12:24])
+                m.d.sync += state.eq(_State.CUT)
+            with m.Case(_State.CUT):
+                with m.If(word[31] & difference[-1]):
+                    m.d.sync += word[:12].eq(0)
+                with m.Elif(word[31] & (difference[:12] < word[:12])):
+                    m.d.sync += word[:12].eq(difference)
+                m.d.sync += state.eq(_State.CHECK)
+            with m.Case(_State.CHECK):
+                m.d.comb += self.illegal.eq(
+                    self._too_large(m, opcode, index, word[:12])
+                    | self._bad_mode(opcode, index, word)
+                )
+                with m.If(~self.illegal):
+                    m.d.sync += state.eq(_State.WRITE)
+            with m.Case(_State.WRITE):
+                m.d.comb += queue.enable.eq(self.enable & ~((index == 0) & queue.full))
+                with m.If(queue.enable):
+                    self._advance(m, state, word, index, opcode, first, target)
+        with m.If(self.restart):
+            m.d.sync += [state.eq(_State.TAKE), index.eq(0), self.pc.eq(0)]
+        return m
+
+    def _advance(
+        self,
+        m: Module,
+        state: Signal,
+        word: Signal,
+        index: Signal,
+        opcode: Signal,
+        first: Signal,
+        target: Signal,
+    ) -> None:
+        """After a write: on to the next engine, else to the next word or instruction."""
+        engines = FORMATS[Opcode.GEMM].engines
+        follows = opcode == Opcode.GEMM
+        with m.If(follows & (target == engines[0])):
+            m.d.sync += target.eq(engines[1])
+        with m.Elif(follows & (target == engines[1])):
+            m.d.sync += target.eq(engines[2])
+        with m.Else():
+            m.d.sync += [target.eq(first), index.eq(index + 1)]
+            with m.If(index == PC_INDEX - 1):
+                m.d.sync += word.eq(self.pc)
+            with m.Else():
+                m.d.sync += state.eq(_State.TAKE)
+            with m.If(index == PC_INDEX):
+                m.d.sync += [index.eq(0), self.pc.eq(self.pc + INSTRUCTION_BYTES)]
+
+    def _too_large(self, m: Module, opcode: Value, index: Value, size: Value) -> Value:
+        """Whether the size is more than its engine holds."""
+        limit = Signal(12, init=SIZE_LIMIT)
+        with m.Switch(opcode):
+            limits = size_limits(self.config)
+            for number in {number for number, _ in limits}:
+                with m.Case(number), m.Switch(index):
+                    for (other, place), largest in limits.items():
+                        if other == number:
+                            with m.Case(place):
+                                m.d.comb += limit.eq(largest)
+        return size > limit
+
+    def _bad_mode(self, opcode: Value, index: Value, word: Value) -> Value:
+        """Whether a GEMM asks for a format that does not exist, or for an option of another one."""
+        fields = FORMATS[Opcode.GEMM].by_name
+        kind, activation, residual = (
+            word[fields[name].low : fields[name].low + fields[name].width]
+            for name in ("format", "activation", "residual")
+        )
+        bad = (
+            (kind == 3)
+            | (residual.any() & (kind != Format.INT16))
+            | (activation.any() & (kind != Format.INT8))
+        )
+        return (opcode == Opcode.GEMM) & (index == fields["format"].word) & bad

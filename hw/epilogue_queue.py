@@ -1,0 +1,96 @@
+"""The epilogue's small queues."""
+
+from amaranth import Module, Shape, ShapeLike, Signal
+from amaranth.lib.data import View
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+
+
+class Queue(Component):
+    """A first-in first-out buffer of `depth` entries (a power of two) and one at its output.
+
+    An entry pushed in one cycle is `head` two cycles later at the earliest; one entry a cycle goes
+    in and out. `push` only while `room`, `pop` only while `valid`; both are registers.
+    """
+
+    push: Signal
+    data: Signal | View
+    room: Signal
+    pop: Signal
+    head: Signal | View
+    valid: Signal
+    empty: Signal
+
+    def __init__(self, shape: ShapeLike, depth: int) -> None:
+        self.shape = shape
+        self.depth = depth
+        super().__init__(
+            {
+                "push": In(1),
+                "data": In(shape),
+                "room": Out(1),
+                "pop": In(1),
+                "head": Out(shape),
+                "valid": Out(1),
+                "empty": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        # A read follows its write by a cycle at least (`stored` counts it then), and a full memory
+        # takes no write: no address is read and written in one cycle.
+        m.submodules.memory = memory = Memory(
+            shape=Shape.cast(self.shape).width,
+            depth=self.depth,
+            init=[],
+            attrs={"no_rw_check": 1},
+        )
+        write = memory.write_port()
+        read = memory.read_port()
+        first = Signal(range(self.depth))
+        last = Signal(range(self.depth))
+        stored = Signal(range(self.depth + 1))
+        m.d.comb += [
+            self.room.eq(stored != self.depth),
+            self.empty.eq((stored == 0) & ~self.valid),
+            write.addr.eq(last),
+            write.data.eq(self.data),
+            write.en.eq(self.push),
+            read.addr.eq(first),
+            read.en.eq((stored != 0) & (~self.valid | self.pop)),
+            self.head.eq(read.data),
+        ]
+        m.d.sync += [
+            last.eq(last + self.push),
+            first.eq(first + read.en),
+            stored.eq(stored + self.push - read.en),
+        ]
+        with m.If(read.en):
+            m.d.sync += self.valid.eq(1)
+        with m.Elif(self.pop):
+            m.d.sync += self.valid.eq(0)
+        return m
+
+
+class Outstanding(Component):
+    """Counts what was begun and not yet finished: at most `limit`.
+
+    `begin` only while `room`; `room` and `none` are registers.
+    """
+
+    begin: In(1)
+    finish: In(1)
+    room: Out(1)
+    none: Out(1)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__()
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        count = Signal(range(self.limit + 1))
+        m.d.comb += [self.room.eq(count != self.limit), self.none.eq(count == 0)]
+        m.d.sync += count.eq(count + self.begin - self.finish)
+        return m

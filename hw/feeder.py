@@ -1,0 +1,78 @@
+"""A ring of operands next to the array: one bank for each row of A or column of B."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.primitives.ram import WordRam
+from gateformer.hw.processing_element import operands_layout
+from gateformer.spec.config import AcceleratorConfig
+
+
+class Ring(Component):
+    """`banks` banks of `depth` words that share their positions.
+
+    A cycle with `write_enable` writes `write_data` at `write_position` of bank `write_bank`.
+
+    Step `read_step` (of the word_bytes / lanes steps in a word) of the word at `read_position` is
+    read from bank 0 at once and from bank i i cycles later: `operands[i]` holds it LATENCY + i
+    cycles later. Who releases a position waits `banks - 1` cycles after its last read. The RAMs are
+    read in every cycle; only a word that nobody uses may be read while it is written.
+    """
+
+    LATENCY = WordRam.LATENCY
+
+    write_enable: Signal
+    write_bank: Signal
+    write_position: Signal
+    write_data: Signal
+    read_position: Signal
+    read_step: Signal
+    operands: data.View
+
+    def __init__(self, config: AcceleratorConfig, *, banks: int, depth: int) -> None:
+        self.config = config
+        self.banks = banks
+        self.depth = depth
+        super().__init__(
+            {
+                "write_enable": In(1),
+                "write_bank": In(range(banks)),
+                "write_position": In(range(depth)),
+                "write_data": In(8 * config.word_bytes),
+                "read_position": In(range(depth)),
+                "read_step": In(range(config.word_bytes // config.lanes)),
+                "operands": Out(data.ArrayLayout(operands_layout(config.lanes), banks)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self.config
+        position, step = self.read_position, self.read_step
+        words = []
+        for i in range(self.banks):
+            bank = WordRam(depth=self.depth, width_bytes=config.word_bytes, family=config.family)
+            m.submodules[f"bank_{i}"] = bank
+            if i:
+                delayed = Signal.like(position, name=f"position_{i}", reset_less=True)
+                m.d.sync += delayed.eq(position)
+                position = delayed
+            written = self.write_enable & (self.write_bank == i)
+            m.d.comb += [
+                bank.write_address.eq(self.write_position),
+                bank.write_data.eq(self.write_data),
+                bank.write_mask.eq(Mux(written, -1, 0)),
+                bank.read_address.eq(position),
+            ]
+            words.append(bank.read_data)
+        # A step is chosen behind the RAM, so its delay is longer by the RAM's.
+        for delay in range(1, WordRam.LATENCY + self.banks):
+            delayed = Signal.like(step, name=f"step_{delay}", reset_less=True)
+            m.d.sync += delayed.eq(step)
+            step = delayed
+            bank_index = delay - WordRam.LATENCY
+            if bank_index >= 0:
+                chosen = words[bank_index].word_select(step, 8 * config.lanes)
+                m.d.comb += self.operands[bank_index].as_value().eq(chosen)
+        return m

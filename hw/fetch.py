@@ -1,0 +1,151 @@
+"""Fetches the program from external memory, some instructions ahead of the sequencer."""
+
+from amaranth.hdl import Cat, Const, Module, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from gateformer.hw.interfaces import DramRead
+from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
+
+BURST_BYTES = 128
+"""Most bytes that one burst fetches; twice as many are held."""
+
+
+class Fetch(wiring.Component):
+    """A stream of the program's 32-bit words, at most one in four cycles.
+
+    After a cycle of `restart`, while quiet, it begins at `window_base + program`, both multiples of
+    INSTRUCTION_BYTES and of bus_bytes (their low bits are ignored). It reads ahead, only whole
+    instructions inside the window's `window_size` bytes, never across a multiple of BURST_BYTES; a
+    burst is asked for when there is room for all of it, so its beats are taken at once. `missing`
+    is 1 while everything inside the window has been handed out. `abort` ends it: an open burst is
+    taken and thrown away, and with `quiet` nothing is under way.
+    """
+
+    words: stream.Interface
+    dram_read: wiring.PureInterface
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "program": In(32),
+                "window_base": In(32),
+                "window_size": In(32),
+                "restart": In(1),
+                "abort": In(1),
+                "quiet": Out(1),
+                "missing": Out(1),
+                "words": Out(stream.Signature(unsigned(32))),
+                "dram_read": Out(DramRead(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        unit_bytes = max(INSTRUCTION_BYTES, self.config.bus_bytes)
+        unit_beats = unit_bytes // self.config.bus_bytes
+        unit_bits = unit_bytes.bit_length() - 1
+        block = max(min(BURST_BYTES, self.config.burst_bytes) // unit_bytes, 1)
+        ahead = 2 * block
+        burst, beats = self.dram_read.burst, self.dram_read.data
+
+        # Addresses count units: an instruction, or a beat where that is more. `held` counts the
+        # units asked for and not yet handed out; a burst starts when half of the buffer is free.
+        offset, start = Signal(32 - unit_bits), Signal(32 - unit_bits, reset_less=True)
+        held = Signal(range(ahead + 1))
+        size = Signal(range(block + 1))
+        inside, aligned, grow, handed_out = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            inside.eq(offset < self.window_size[unit_bits:]),
+            burst.payload.address.eq(Cat(Const(0, unit_bits), start)),
+            burst.payload.beats.eq(size * unit_beats),
+        ]
+        with m.If(self.restart):
+            m.d.sync += [offset.eq(self.program[unit_bits:]), held.eq(0)]
+        with m.Else():
+            m.d.sync += offset.eq(offset + grow)
+            with m.If(grow & ~handed_out):
+                m.d.sync += held.eq(held + 1)
+            with m.Elif(~grow & handed_out):
+                m.d.sync += held.eq(held - 1)
+
+        count = Signal(range(block * unit_beats + 1))
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                m.d.comb += self.quiet.eq(~self.restart)
+                m.d.sync += [start.eq(self.window_base[unit_bits:] + offset), size.eq(0)]
+                with m.If(~self.restart & ~self.abort & inside & (held <= block)):
+                    m.next = "GROW"
+            with m.State("GROW"):
+                m.d.comb += aligned.eq((start + size)[: (block - 1).bit_length()] == 0)
+                with m.If(self.abort):
+                    m.next = "IDLE"
+                with m.Elif(inside & ~(aligned & (size != 0))):
+                    m.d.comb += grow.eq(1)
+                    m.d.sync += size.eq(size + 1)
+                with m.Else():
+                    m.next = "BURST"
+            with m.State("BURST"):
+                m.d.comb += burst.valid.eq(1)
+                m.d.sync += count.eq(burst.payload.beats)
+                with m.If(burst.ready):
+                    m.next = "DATA"
+            with m.State("DATA"):
+                m.d.comb += beats.ready.eq(1)
+                with m.If(beats.valid):
+                    m.d.sync += count.eq(count - 1)
+                    with m.If(count == 1):
+                        m.next = "IDLE"
+        m.d.comb += self.missing.eq(fsm.ongoing("IDLE") & ~inside & (held == 0))
+
+        self._buffer(m, handed_out, ahead * unit_beats, unit_bytes // 4)
+        return m
+
+    def _buffer(self, m: Module, handed_out: Signal, depth: int, unit_words: int) -> None:
+        """The beats in RAM, and the words made of them: narrow beats joined, wide ones split."""
+        beats = self.dram_read.data
+        bus_bits = len(beats.payload)
+        # A beat is read once it is older than a cycle: never in the cycle that writes its address.
+        m.submodules.memory = memory = Memory(
+            shape=bus_bits, depth=depth, init=[], attrs={"no_rw_check": 1}
+        )
+        write, read = memory.write_port(), memory.read_port()
+        filled, taken = Signal(range(2 * depth)), Signal(range(2 * depth))
+        m.d.comb += [
+            write.en.eq(beats.valid & beats.ready),
+            write.addr.eq(filled),
+            write.data.eq(beats.payload),
+            read.addr.eq(taken),
+        ]
+        with m.If(write.en):
+            m.d.sync += filled.eq(filled + 1)
+
+        parts = max(32 // bus_bits, 1)
+        pieces = max(bus_bits // 32, 1)
+        word = Signal(max(bus_bits, 32), reset_less=True)
+        asked, arrived = Signal(range(parts + 1)), Signal(range(parts + 1))
+        piece, place, capture = Signal(range(pieces)), Signal(range(unit_words)), Signal()
+        m.d.comb += [
+            self.words.valid.eq(arrived == parts),
+            self.words.payload.eq(word[:32]),
+            read.en.eq((asked != parts) & (filled != taken)),
+            handed_out.eq(self.words.valid & self.words.ready & place.all()),
+        ]
+        m.d.sync += capture.eq(read.en)
+        with m.If(read.en):
+            m.d.sync += [taken.eq(taken + 1), asked.eq(asked + 1)]
+        with m.If(capture):
+            m.d.sync += [
+                word.eq(Cat(word, read.data)[bus_bits:] if parts > 1 else read.data),
+                arrived.eq(arrived + 1),
+            ]
+        with m.If(self.words.valid & self.words.ready):
+            m.d.sync += place.eq(place + 1)
+            with m.If(piece == pieces - 1):
+                m.d.sync += [piece.eq(0), asked.eq(0), arrived.eq(0)]
+            with m.Else():
+                m.d.sync += [piece.eq(piece + 1), word.eq(word >> 32)]
+        with m.If(self.restart):
+            m.d.sync += [*(s.eq(0) for s in (filled, taken, asked, arrived, piece, place, capture))]

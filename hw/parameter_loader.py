@@ -1,0 +1,167 @@
+"""LOAD_P: reads scale records from local memory into the epilogue's parameter ring."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.data import View
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.epilogue_lane import RECORD
+from gateformer.hw.interfaces import InstructionPort, LocalRead
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import Engine
+
+RECORD_BYTES = 8
+
+
+class ParameterLoader(Component):
+    """The loader and its ring of p_depth scale records.
+
+    A block of n records takes ceil(n / records in a word) words of the ring, so that it starts with
+    a word; `base` is the ring position of the oldest record, `stored` the number of words loaded
+    and not released. `release` for one cycle frees `release_words` of the oldest words.
+
+    Each epilogue lane has a read port (and a copy of the ring): with `enable` and `address` in one
+    cycle, `records` holds the record READ_LATENCY cycles later. Only stored records may be read.
+
+    A word is asked for only when the ring has room for it. A word of more than one record is
+    unpacked at one record a cycle.
+    """
+
+    READ_LATENCY = 2
+
+    instructions: InstructionPort
+    read: LocalRead
+    base: Signal
+    stored: Signal
+    release: Signal
+    release_words: Signal
+    enable: Signal
+    addresses: View
+    records: View
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        self.word_records = config.word_bytes // RECORD_BYTES
+        self.words = config.p_depth // self.word_records
+        lanes = config.epilogue_lanes
+        super().__init__(
+            {
+                "instructions": Out(InstructionPort(Engine.LOAD_P)),
+                "read": Out(LocalRead(config)),
+                "base": Out(range(config.p_depth)),
+                "stored": Out(range(self.words + 1)),
+                "release": In(1),
+                "release_words": In(range(self.words + 1)),
+                "enable": In(lanes),
+                "addresses": In(data.ArrayLayout(range(config.p_depth), lanes)),
+                "records": Out(data.ArrayLayout(RECORD, lanes)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        stream = self.instructions.stream
+        request = self.read.request
+        group = self.word_records
+
+        running = Signal()
+        to_request = Signal(13)
+        to_store = Signal(13)
+        address = Signal(16)
+        free = Signal(range(self.words + 1), init=self.words)
+        pause = Signal(range(group))
+        taken = Signal()
+        stored_one = Signal()
+        done = Signal()
+        m.d.comb += [
+            request.valid.eq((to_request != 0) & (free != 0) & (pause == 0)),
+            request.payload.eq(address),
+            taken.eq(request.valid & request.ready),
+            done.eq(running & (to_store == 0)),
+            stream.ready.eq(done),
+        ]
+        with m.If(done):
+            m.d.sync += running.eq(0)
+        with m.Elif(stream.valid & ~running):
+            words = (stream.payload.count + (group - 1)) >> (group - 1).bit_length()
+            m.d.sync += [
+                running.eq(1),
+                to_request.eq(words),
+                to_store.eq(words),
+                address.eq(stream.payload.p_address),
+            ]
+        with m.If(taken):
+            m.d.sync += [to_request.eq(to_request - 1), address.eq(address + 1)]
+            m.d.sync += pause.eq(group - 1)
+        with m.Elif(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
+        with m.If(stored_one):
+            m.d.sync += to_store.eq(to_store - 1)
+
+        released = Mux(self.release, self.release_words, 0)
+        m.d.sync += [
+            free.eq(free - taken + released),
+            self.stored.eq(self.stored + stored_one - released),
+        ]
+        with m.If(self.release):
+            m.d.sync += self.base.eq(self._wrap(m, self.base + self.release_words * group))
+
+        record, write = self._unpack(m, stored_one)
+        self._ring(m, record, write)
+        return m
+
+    def _wrap(self, m: Module, position: Signal) -> Signal:
+        """A position below 2 * p_depth, modulo p_depth."""
+        depth = self.config.p_depth
+        if depth & (depth - 1) == 0:
+            return position
+        sum_ = Signal(range(2 * depth), name="unwrapped")
+        m.d.comb += sum_.eq(position)
+        return Mux(sum_ >= depth, sum_ - depth, sum_)
+
+    def _unpack(self, m: Module, stored_one: Signal) -> tuple[View, Signal]:
+        """The record to be written and whether there is one; the first a cycle after its word."""
+        group = self.word_records
+        word = Signal(64 * group, reset_less=True)
+        waiting = Signal(range(group + 1))
+        write = Signal()
+        m.d.comb += [write.eq(waiting != 0), stored_one.eq(waiting == 1)]
+        with m.If(self.read.response_valid):
+            m.d.sync += [word.eq(self.read.response), waiting.eq(group)]
+        with m.Elif(write):
+            m.d.sync += [word.eq(word >> 64), waiting.eq(waiting - 1)]
+        record = Signal(RECORD)
+        m.d.comb += [
+            record.bias.eq(word[:32].as_signed()),
+            record.multiplier.eq(word[32:48]),
+            record.selector.eq(word[48:50]),
+        ]
+        return record, write
+
+    def _ring(self, m: Module, record: View, write: Signal) -> None:
+        """One RAM for each lane, all written alike.
+
+        A record is read between its being stored and its release, and its place written only
+        outside of that time: no address is read and written in one cycle.
+        """
+        depth = self.config.p_depth
+        position = Signal(range(depth))
+        with m.If(write):
+            m.d.sync += position.eq(Mux(position == depth - 1, 0, position + 1))
+        for lane in range(self.config.epilogue_lanes):
+            m.submodules[f"ring_{lane}"] = ring = Memory(
+                shape=RECORD.size, depth=depth, init=[], attrs={"no_rw_check": 1}
+            )
+            write_port = ring.write_port()
+            read_port = ring.read_port()
+            output = Signal(RECORD.size, name=f"record_{lane}", reset_less=True)
+            m.d.comb += [
+                write_port.addr.eq(position),
+                write_port.data.eq(record.as_value()),
+                write_port.en.eq(write),
+                read_port.addr.eq(self.addresses[lane]),
+                read_port.en.eq(self.enable[lane]),
+                self.records[lane].as_value().eq(output),
+            ]
+            m.d.sync += output.eq(read_port.data)

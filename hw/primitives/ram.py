@@ -1,0 +1,224 @@
+"""A RAM of words with byte enables and a registered output, on each family's own RAM blocks."""
+
+from typing import Literal
+
+from amaranth import Array, Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
+
+_DP16KD_DEPTHS = (16384, 8192, 4096, 2048, 1024)
+_SPRAM_DEPTH = 16384
+_SPRAM_WORTHWHILE = 2048
+
+
+class WordRam(Component):
+    """`depth` words of `width_bytes` bytes. Reads take LATENCY cycles, one a cycle.
+
+    ports=2: a write port (`write_address`, `write_data`, `write_mask`, a bit for each byte; mask 0
+    writes nothing) and a read port (`read_address`, `read_data`). The same address is never read
+    and written in one cycle: the caller sees to it, the blocks have no collision logic.
+    ports=1: `address` takes the place of both addresses; a cycle whose mask is not 0 writes, and
+    what it reads is undefined.
+
+    Contents are undefined at first; nothing has a reset. family "ecp5" with two ports instantiates
+    DP16KD with its output register, "ice40" with one port SB_SPRAM256KA from 2048 words on;
+    everything else is inferred. Raises ValueError for a count of ports other than 1 or 2.
+    """
+
+    LATENCY = 2
+
+    address: Signal
+    write_address: Signal
+    write_data: Signal
+    write_mask: Signal
+    read_address: Signal
+    read_data: Signal
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        width_bytes: int,
+        ports: int = 2,
+        family: Literal["generic", "ecp5", "ice40"] = "generic",
+    ) -> None:
+        if ports not in (1, 2):
+            raise ValueError(f"a RAM has 1 or 2 ports, not {ports}")
+        self.depth = depth
+        self.width_bytes = width_bytes
+        self.ports = ports
+        self.family = family
+        bits = ceil_log2(depth)
+        addresses = ("address",) if ports == 1 else ("write_address", "read_address")
+        super().__init__(
+            {
+                **{name: In(bits) for name in addresses},
+                "write_data": In(8 * width_bytes),
+                "write_mask": In(width_bytes),
+                "read_data": Out(8 * width_bytes),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        if self.family == "ecp5" and self.ports == 2:
+            return self._dp16kd()
+        if self.family == "ice40" and self.ports == 1 and self.depth >= _SPRAM_WORTHWHILE:
+            return self._spram()
+        return self._inferred()
+
+    def _inferred(self) -> Module:
+        m = Module()
+        m.submodules.storage = storage = Memory(
+            shape=8 * self.width_bytes, depth=self.depth, init=[], attrs={"no_rw_check": 1}
+        )
+        write = storage.write_port(granularity=8)
+        read = storage.read_port()
+        output = Signal(8 * self.width_bytes, reset_less=True)
+        m.d.comb += [
+            write.addr.eq(self.address if self.ports == 1 else self.write_address),
+            write.data.eq(self.write_data),
+            write.en.eq(self.write_mask),
+            read.addr.eq(self.address if self.ports == 1 else self.read_address),
+            read.en.eq(~self.write_mask.any() if self.ports == 1 else 1),
+            self.read_data.eq(output),
+        ]
+        m.d.sync += output.eq(read.data)
+        return m
+
+    def _dp16kd(self) -> Module:
+        """Chunks from the deepest shape on: deep and narrow blocks need no multiplexer."""
+        m = Module()
+        chunks = chunk_depths(self.depth)
+        outputs = []
+        hits = []
+        base = 0
+        for number, size in enumerate(chunks):
+            low = ceil_log2(size)
+            tag = base >> low
+            hits.append(self.read_address[low:] == tag)
+            mask = Signal(self.width_bytes, name=f"write_mask_{number}")
+            write_address = Signal(low, name=f"write_address_{number}")
+            read_address = Signal(low, name=f"read_address_{number}")
+            m.d.comb += [
+                mask.eq(Mux(self.write_address[low:] == tag, self.write_mask, 0)),
+                write_address.eq(self.write_address),
+                read_address.eq(self.read_address),
+            ]
+            width = _DP16KD_DEPTHS[0] // size
+            output = Signal(8 * self.width_bytes, name=f"output_{number}")
+            for bit in range(0, 8 * self.width_bytes, width):
+                m.submodules[f"block_{number}_{bit}"] = _dp16kd(
+                    write_address=write_address,
+                    write_data=self.write_data[bit : bit + width],
+                    write_mask=mask[bit // 8 : (bit + width + 7) // 8],
+                    read_address=read_address,
+                    read_data=output[bit : bit + width],
+                )
+            outputs.append(output)
+            base += size
+        m.d.comb += self.read_data.eq(_delayed_choice(m, hits, outputs))
+        return m
+
+    def _spram(self) -> Module:
+        m = Module()
+        outputs = []
+        hits = []
+        low = ceil_log2(_SPRAM_DEPTH)
+        address = Signal(low)
+        m.d.comb += address.eq(self.address[:low])
+        for number in range(-(-self.depth // _SPRAM_DEPTH)):
+            hit = self.address[low:] == number
+            raw = Signal(8 * self.width_bytes, name=f"raw_{number}")
+            output = Signal(8 * self.width_bytes, name=f"output_{number}", reset_less=True)
+            for byte in range(0, self.width_bytes, 2):
+                mask = self.write_mask[byte : byte + 2]
+                data = self.write_data[8 * byte : 8 * byte + 16]
+                word = Signal(16, name=f"word_{number}_{byte}")
+                m.submodules[f"block_{number}_{byte}"] = Instance(
+                    "SB_SPRAM256KA",
+                    i_ADDRESS=address,
+                    i_DATAIN=Cat(data, Const(0, 16 - len(data))),
+                    i_MASKWREN=Cat(mask[i].replicate(2) for i in range(len(mask))),
+                    i_WREN=self.write_mask.any(),
+                    i_CHIPSELECT=hit,
+                    i_CLOCK=ClockSignal(),
+                    i_STANDBY=Const(0, 1),
+                    i_SLEEP=Const(0, 1),
+                    i_POWEROFF=Const(1, 1),
+                    o_DATAOUT=word,
+                )
+                m.d.comb += raw[8 * byte : 8 * byte + 16].eq(word)
+            m.d.sync += output.eq(raw)
+            hits.append(hit)
+            outputs.append(output)
+        m.d.comb += self.read_data.eq(_delayed_choice(m, hits, outputs))
+        return m
+
+
+def chunk_depths(depth: int) -> list[int]:
+    """The depths of the DP16KD shapes that a RAM of `depth` words is put together from."""
+    smallest = _DP16KD_DEPTHS[-1]
+    left = -(-depth // smallest) * smallest
+    chunks = []
+    while left:
+        chunks.append(next(size for size in _DP16KD_DEPTHS if size <= left))
+        left -= chunks[-1]
+    return chunks
+
+
+def _delayed_choice(m: Module, hits: list[Value], outputs: list[Signal]) -> Value:
+    """The output of the part whose hit was 1 LATENCY cycles ago: the only logic behind the RAM."""
+    if len(outputs) == 1:
+        return outputs[0]
+    number = Signal(range(len(outputs)))
+    for i, hit in enumerate(hits):
+        with m.If(hit):
+            m.d.comb += number.eq(i)
+    asked = Signal.like(number, reset_less=True)
+    chosen = Signal.like(number, reset_less=True)
+    m.d.sync += [asked.eq(number), chosen.eq(asked)]
+    return Array(outputs)[chosen]
+
+
+def _dp16kd(
+    *,
+    write_address: Value,
+    write_data: Value,
+    write_mask: Value,
+    read_address: Value,
+    read_data: Value,
+) -> Instance:
+    """Port A writes, port B reads through the output register.
+
+    The narrow shapes leave the low address bits out. 16 bits are two bytes of 9 whose enables
+    take the place of the lowest address bits.
+    """
+    unused = Const(0, 14 - len(write_address))
+    addresses = {"A": Cat(unused, write_address), "B": Cat(unused, read_address)}
+    lanes = range(len(write_data))
+    if len(write_mask) == 2:
+        addresses["A"] = Cat(write_mask, unused[2:], write_address)
+        lanes = [*range(8), *range(9, 17)]
+    ports: dict[str, object] = {}
+    for port, address in addresses.items():
+        ports |= {f"i_AD{port}{i}": address[i] for i in range(14)}
+        ports |= {f"i_CS{port}{i}": Const(0, 1) for i in range(3)}
+        ports |= {f"i_CLK{port}": ClockSignal(), f"i_RST{port}": Const(0, 1)}
+        ports |= {f"i_CE{port}": Const(1, 1), f"i_OCE{port}": Const(1, 1)}
+        ports |= {f"p_DATA_WIDTH_{port}": {8: 9, 16: 18}.get(len(write_data), len(write_data))}
+        ports |= {f"p_CSDECODE_{port}": "0b000", f"p_WRITEMODE_{port}": "NORMAL"}
+        ports |= {f"p_CLK{port}MUX": f"CLK{port}"}
+    ports |= {f"i_DIA{lane}": write_data[i] for i, lane in enumerate(lanes)}
+    ports |= {f"o_DOB{lane}": read_data[i] for i, lane in enumerate(lanes)}
+    return Instance(
+        "DP16KD",
+        p_REGMODE_A="NOREG",
+        p_REGMODE_B="OUTREG",
+        p_RESETMODE="SYNC",
+        p_ASYNC_RESET_RELEASE="SYNC",
+        p_GSR="DISABLED",
+        i_WEA=write_mask.any(),
+        i_WEB=Const(0, 1),
+        **ports,
+    )

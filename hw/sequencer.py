@@ -1,0 +1,153 @@
+"""The sequencer: runs a program from start to done or error."""
+
+from amaranth.hdl import Array, Module, Mux, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from gateformer.hw.dispatcher import Dispatcher
+from gateformer.hw.instruction_queue import QueueWrite
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import Engine
+from gateformer.spec.registers import ErrorCode
+
+
+class Sequencer(wiring.Component):
+    """Runs one program after each `start`, and keeps how it ended.
+
+    From the cycle after `start` on `running` is 1. Once fetch and DMA are `quiet`, `flush` is 1 for
+    a cycle (it resets engines, queues, semaphores and the memory pipeline), `restart` in the next
+    starts the fetch, and the :class:`Dispatcher` gets to work on `words`. At a HALT, when the
+    queues are `empty`, the program is `done`. `start` while `running` is ignored.
+
+    `stop`, a pulse of `local_error` (of engine `local_engine`) or of `dma_error`, an illegal
+    instruction, an instruction that is `missing`, and watchdog_cycles without `progress` or
+    dispatch end it with `error`, `code`, `engine` and `error_pc`, all set in the next cycle. A
+    watchdog names the first engine that is `waiting` for tokens, else the first `active` one, else
+    (like an error of the dispatcher and a stop) the instruction being dispatched, with engine 0.
+    `abort` is 1 whenever no program runs; after an error, `flush` is 1 once more as soon as
+    `quiet`. `stop` without a program clears `error`.
+    """
+
+    words: stream.Interface
+    queue: wiring.PureInterface
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        engines = len(Engine)
+        super().__init__(
+            {
+                "start": In(1),
+                "stop": In(1),
+                "length": In(12),
+                "running": Out(1),
+                "done": Out(1),
+                "error": Out(1),
+                "code": Out(ErrorCode),
+                "engine": Out(3),
+                "error_pc": Out(24),
+                "words": In(stream.Signature(unsigned(32))),
+                "missing": In(1),
+                "restart": Out(1),
+                "queue": Out(QueueWrite()),
+                "waiting": In(engines),
+                "active": In(engines),
+                "pc": In(24).array(engines),
+                "empty": In(1),
+                "local_error": In(1),
+                "local_engine": In(3),
+                "dma_error": In(1),
+                "progress": In(1),
+                "quiet": In(1),
+                "abort": Out(1),
+                "flush": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.dispatcher = dispatcher = Dispatcher(self.config)
+        wiring.connect(m, dispatcher.words, wiring.flipped(self.words))
+        wiring.connect(m, dispatcher.queue, wiring.flipped(self.queue))
+        failed, working = Signal(), Signal()
+        expired = self._watchdog(m, dispatcher.queue.enable)
+        m.d.comb += [
+            dispatcher.restart.eq(self.restart),
+            dispatcher.enable.eq(working),
+            dispatcher.length.eq(self.length),
+            self.abort.eq(~working),
+        ]
+
+        # The engine that a watchdog names; nothing changes any more when it expires.
+        suspects = Signal(len(Engine))
+        stuck, suspect = Signal(), Signal(3)
+        m.d.comb += suspects.eq(Mux(self.waiting.any(), self.waiting, self.active))
+        m.d.sync += stuck.eq(suspects.any())
+        for e in reversed(Engine):
+            with m.If(suspects[e]):
+                m.d.sync += suspect.eq(e)
+
+        # What ends the program, the first of these before the others.
+        code, engine, of_engine = Signal(ErrorCode), Signal(3), Signal()
+        with m.If(self.stop):
+            m.d.comb += code.eq(ErrorCode.STOPPED)
+        with m.Elif(working & self.local_error):
+            m.d.comb += code.eq(ErrorCode.LOCAL_ADDRESS)
+            m.d.comb += [of_engine.eq(1), engine.eq(self.local_engine)]
+        with m.Elif(working & self.dma_error):
+            m.d.comb += code.eq(ErrorCode.DRAM_ADDRESS)
+            m.d.comb += [of_engine.eq(1), engine.eq(Engine.DMA)]
+        with m.Elif(working & dispatcher.illegal):
+            m.d.comb += code.eq(ErrorCode.ILLEGAL_INSTRUCTION)
+        with m.Elif(dispatcher.wants & ~self.words.valid & self.missing):
+            m.d.comb += code.eq(ErrorCode.DRAM_ADDRESS)
+        with m.Elif(expired):
+            m.d.comb += code.eq(ErrorCode.WATCHDOG)
+            m.d.comb += [of_engine.eq(stuck), engine.eq(Mux(stuck, suspect, 0))]
+        m.d.comb += failed.eq(code != ErrorCode.NONE)
+
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.comb += self.running.eq(1)
+                with m.If(failed):
+                    m.next = "DRAIN"
+                with m.Elif(self.quiet):
+                    m.d.comb += self.flush.eq(1)
+                    m.next = "RESTART"
+            with m.State("RESTART"):
+                m.d.comb += [self.running.eq(1), self.restart.eq(1)]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += [self.running.eq(1), working.eq(1)]
+                with m.If(failed):
+                    m.next = "DRAIN"
+                with m.Elif(dispatcher.halted & self.empty):
+                    m.d.sync += self.done.eq(1)
+                    m.next = "IDLE"
+            with m.State("DRAIN"):
+                with m.If(self.start):
+                    m.next = "PREPARE"
+                with m.Elif(self.quiet):
+                    m.d.comb += self.flush.eq(1)
+                    m.next = "IDLE"
+
+        with m.If(self.running & failed):
+            m.d.sync += [self.error.eq(1), self.code.eq(code), self.engine.eq(engine)]
+            m.d.sync += self.error_pc.eq(Mux(of_engine, Array(self.pc)[engine], dispatcher.pc))
+        with m.Elif(~self.running & (self.start | self.stop)):
+            m.d.sync += [self.error.eq(0), self.code.eq(ErrorCode.NONE), self.engine.eq(0)]
+            m.d.sync += self.error_pc.eq(0)
+            with m.If(self.start):
+                m.d.sync += self.done.eq(0)
+        return m
+
+    def _watchdog(self, m: Module, queue_write: Signal) -> Signal:
+        """1 after watchdog_cycles of a running program without progress or dispatch."""
+        left, expired = Signal(range(self.config.watchdog_cycles)), Signal()
+        m.d.comb += expired.eq(left == 0)
+        with m.If(~self.running | self.progress | queue_write):
+            m.d.sync += left.eq(self.config.watchdog_cycles - 1)
+        with m.Elif(~expired):
+            m.d.sync += left.eq(left - 1)
+        return expired

@@ -1,0 +1,97 @@
+"""Addresses and queues the words that the vector units write."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.interfaces import LocalWrite, local_write_layout
+from gateformer.hw.vector_ports import WordSink
+from gateformer.spec.config import AcceleratorConfig
+
+
+class RowWriter(Component):
+    """A queue of DEPTH words in front of the write port, with two address counters.
+
+    `start` sets channel c to row 0 at `address{c}`, rows being `stride{c}` words apart. Places are
+    reserved before the words exist (see WordSink), so whatever makes them needs no stall.
+    `empty`: no place is reserved, every word was taken. A word is offered 2 cycles after its push.
+    """
+
+    DEPTH = 16
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "address0": In(16),
+                "stride0": In(16),
+                "address1": In(16),
+                "stride1": In(16),
+                "empty": Out(1),
+                "sink": In(WordSink(config)),
+                "write": Out(LocalWrite(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        sink, request = self.sink, self.write.request
+
+        addresses = []
+        for channel, (start, stride) in enumerate(
+            ((self.address0, self.stride0), (self.address1, self.stride1))
+        ):
+            address = Signal(16, name=f"channel{channel}_address", reset_less=True)
+            row = Signal(16, name=f"channel{channel}_row", reset_less=True)
+            next_row = Signal(16, name=f"channel{channel}_next_row")
+            m.d.comb += next_row.eq(row + stride)
+            with m.If(self.start):
+                m.d.sync += [address.eq(start), row.eq(start)]
+            with m.Elif(sink.push & (sink.channel == channel)):
+                with m.If(sink.next_row):
+                    m.d.sync += [address.eq(next_row), row.eq(next_row)]
+                with m.Elif(sink.next_word):
+                    m.d.sync += address.eq(address + 1)
+            addresses.append(address)
+
+        # The queue is read only where it was written in an earlier cycle, and a place is written
+        # again only once it was read, so no address is read and written in one cycle.
+        queue = Memory(
+            shape=local_write_layout(self.config).size,
+            depth=self.DEPTH,
+            init=[],
+            attrs={"no_rw_check": 1},
+        )
+        m.submodules.queue = queue
+        enter = queue.write_port()
+        leave = queue.read_port()
+        level = Signal(range(self.DEPTH + 1))
+        used = Signal(range(self.DEPTH + 1))
+        taken = Signal()
+        load = Signal()
+        entry = Signal(local_write_layout(self.config))
+        m.d.comb += [
+            entry.address.eq(Mux(sink.channel, addresses[1], addresses[0])),
+            entry.data.eq(sink.data),
+            entry.mask.eq(sink.mask),
+            enter.data.eq(entry),
+            enter.en.eq(sink.push),
+            taken.eq(request.valid & request.ready),
+            load.eq((level != 0) & (~request.valid | request.ready)),
+            leave.en.eq(load),
+            request.payload.eq(leave.data),
+            sink.room.eq(used <= self.DEPTH - 2),
+            self.empty.eq(used == 0),
+        ]
+        m.d.sync += [
+            enter.addr.eq(enter.addr + sink.push),
+            leave.addr.eq(leave.addr + load),
+            level.eq(level + sink.push - load),
+            used.eq(used + sink.reserve - taken),
+        ]
+        with m.If(load):
+            m.d.sync += request.valid.eq(1)
+        with m.Elif(request.ready):
+            m.d.sync += request.valid.eq(0)
+        return m

@@ -1,0 +1,191 @@
+"""What the cocotb benches share: clock, streams, and a model of local memory's clients' side.
+
+One discipline for all: inputs change at the falling edge of the clock; after that, in the
+read-only phase, everything is settled, and a stream whose `valid` and `ready` are both 1 there
+transfers at the next rising edge.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import FallingEdge, ReadOnly
+
+LOCAL_READ_LATENCY = 3
+
+
+def make_rng(seed: int) -> random.Random:
+    """A seeded generator; the seed is printed."""
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+async def start(dut: Any) -> None:
+    """Starts the clock and resets; returns just after a falling edge with the reset released."""
+    Clock(dut.clk, 2, "step").start()
+    dut.rst.value = 1
+    for _ in range(3):
+        await FallingEdge(dut.clk)
+    dut.rst.value = 0
+
+
+async def wait_until(dut: Any, condition: Callable[[], bool], limit: int = 100_000) -> int:
+    """Waits, a falling edge at a time, until the condition holds; returns the cycles it took.
+
+    Raises AssertionError after `limit` cycles.
+    """
+    for cycle in range(limit):
+        if condition():
+            return cycle
+        await FallingEdge(dut.clk)
+    raise AssertionError(f"nothing after {limit} cycles")
+
+
+class StreamSource:
+    """Sends the payloads appended to `queue` into the stream `prefix`.
+
+    gap: probability of a cycle without `valid` between payloads.
+    """
+
+    def __init__(self, dut: Any, prefix: str, rng: random.Random, gap: float = 0.0) -> None:
+        self.dut, self.rng, self.gap = dut, rng, gap
+        self.valid = getattr(dut, f"{prefix}__valid")
+        self.ready = getattr(dut, f"{prefix}__ready")
+        self.payload = getattr(dut, f"{prefix}__payload", None)
+        self.queue: deque[int] = deque()
+        self.sent = 0
+        self.valid.value = 0
+        cocotb.start_soon(self._run())
+
+    @property
+    def idle(self) -> bool:
+        return not self.queue
+
+    async def _run(self) -> None:
+        offered = False
+        while True:
+            await FallingEdge(self.dut.clk)
+            if not offered and self.queue and self.rng.random() >= self.gap:
+                offered = True
+                if self.payload is not None:
+                    self.payload.value = self.queue[0]
+            self.valid.value = int(offered)
+            await ReadOnly()
+            if offered and int(self.ready.value):
+                offered = False
+                self.queue.popleft()
+                self.sent += 1
+
+
+class StreamSink:
+    """Takes payloads from the stream `prefix` into `received`; checks that an offer stands.
+
+    gap: probability of a cycle without `ready`.
+    """
+
+    def __init__(self, dut: Any, prefix: str, rng: random.Random, gap: float = 0.0) -> None:
+        self.dut, self.rng, self.gap, self.prefix = dut, rng, gap, prefix
+        self.valid = getattr(dut, f"{prefix}__valid")
+        self.ready = getattr(dut, f"{prefix}__ready")
+        self.payload = getattr(dut, f"{prefix}__payload", None)
+        self.received: list[int] = []
+        self.ready.value = 0
+        cocotb.start_soon(self._run())
+
+    async def _run(self) -> None:
+        standing: int | None = None
+        while True:
+            await FallingEdge(self.dut.clk)
+            ready = self.rng.random() >= self.gap
+            self.ready.value = int(ready)
+            await ReadOnly()
+            valid = int(self.valid.value)
+            if standing is not None:
+                assert valid, f"{self.prefix}: valid was withdrawn"
+            if not valid:
+                continue
+            value = int(self.payload.value) if self.payload is not None else 0
+            if standing is not None:
+                assert value == standing, f"{self.prefix}: the payload changed before it was taken"
+            standing = value
+            if ready:
+                self.received.append(value)
+                standing = None
+
+
+class LocalMemoryModel:
+    """Local memory as its clients see it: `words` is the contents, one int a word.
+
+    reads, writes: prefixes of LocalRead and LocalWrite ports of the dut. Every port is granted on
+    its own with probability 1 - gap a cycle. Writes go through masks; `written` lists (prefix,
+    address, data, mask) and `asked` lists (prefix, address) in order.
+    """
+
+    def __init__(
+        self,
+        dut: Any,
+        *,
+        words: list[int],
+        word_bytes: int,
+        rng: random.Random,
+        reads: Iterable[str] = (),
+        writes: Iterable[str] = (),
+        gap: float = 0.0,
+    ) -> None:
+        self.dut, self.words, self.word_bytes, self.rng, self.gap = dut, words, word_bytes, rng, gap
+        self.written: list[tuple[str, int, int, int]] = []
+        self.asked: list[tuple[str, int]] = []
+        self.reads, self.writes = tuple(reads), tuple(writes)
+        for prefix in self.reads:
+            getattr(dut, f"{prefix}__request__ready").value = 0
+            getattr(dut, f"{prefix}__response_valid").value = 0
+        for prefix in self.writes:
+            getattr(dut, f"{prefix}__request__ready").value = 0
+        cocotb.start_soon(self._run())
+
+    def write(self, address: int, data: int, mask: int) -> None:
+        for byte in range(self.word_bytes):
+            if mask >> byte & 1:
+                keep = ~(0xFF << 8 * byte)
+                self.words[address] = self.words[address] & keep | data & 0xFF << 8 * byte
+
+    async def _run(self) -> None:
+        width = 8 * self.word_bytes
+        # The word of a request taken in one cycle is read then and shown LOCAL_READ_LATENCY later.
+        pipes = {
+            prefix: deque([None] * (LOCAL_READ_LATENCY - 1), LOCAL_READ_LATENCY)
+            for prefix in self.reads
+        }
+        taken: dict[str, int | None] = dict.fromkeys(self.reads)
+        while True:
+            await FallingEdge(self.dut.clk)
+            for prefix in self.reads:
+                pipe = pipes[prefix]
+                pipe.append(taken[prefix])
+                word = pipe.popleft()
+                getattr(self.dut, f"{prefix}__response_valid").value = int(word is not None)
+                getattr(self.dut, f"{prefix}__response").value = (
+                    self.rng.getrandbits(width) if word is None else word
+                )
+            grants = {}
+            for prefix in (*self.reads, *self.writes):
+                grants[prefix] = self.rng.random() >= self.gap
+                getattr(self.dut, f"{prefix}__request__ready").value = int(grants[prefix])
+            await ReadOnly()
+            for prefix in self.reads:
+                taken[prefix] = None
+                if grants[prefix] and int(getattr(self.dut, f"{prefix}__request__valid").value):
+                    address = int(getattr(self.dut, f"{prefix}__request__payload").value)
+                    self.asked.append((prefix, address))
+                    taken[prefix] = self.words[address]
+            for prefix in self.writes:
+                if grants[prefix] and int(getattr(self.dut, f"{prefix}__request__valid").value):
+                    value = int(getattr(self.dut, f"{prefix}__request__payload").value)
+                    address = value & 0xFFFF
+                    data = value >> 16 & (1 << width) - 1
+                    mask = value >> (16 + width)
+                    self.written.append((prefix, address, data, mask))
+                    self.write(address, data, mask)

