@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gateformer.spec.errors import GateformerError
 
@@ -31,6 +31,20 @@ def write_text(path: Path, text: str) -> None:
         temporary = _temporary(path)
         try:
             temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path.resolve())
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise GateformerError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_bytes(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Writes a binary file with `write(file)`; it appears complete or not at all."""
+    temporary = _temporary(path)
+    try:
+        try:
+            with temporary.open("wb") as file:
+                write(file)
             os.replace(temporary, path.resolve())
         finally:
             temporary.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from gateformer.cli.files import require_writable, write_bytes
 from gateformer.cli.progress import task_progress
-from gateformer.compiler.folder import CompiledModel, load_samples
+from gateformer.compiler.folder import CompiledModel
+from gateformer.compiler.samples import load_samples, split_samples
 from gateformer.sim.simulate import simulate, stalls_by_engine, utilization
 
 
@@ -32,8 +33,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     model = CompiledModel.load(arguments.model)
-    host = model.host()
-    samples = load_samples(arguments.input, host.inputs)
+    samples = split_samples(load_samples(arguments.input, model.host().inputs))
     require_writable(arguments.output)
     if arguments.trace:
         require_writable(arguments.trace)

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-import onnxruntime
-from onnx import helper
 
 from gateformer.compiler.float_execution import Stage, run_float
 from gateformer.compiler.graph import Gemm, Graph, Role
+from gateformer.compiler.host_execution import HostRunner
 from gateformer.spec.errors import DataError
 
 KEPT = 16384
@@ -76,27 +74,6 @@ def calibrate(graph: Graph, samples: Mapping[str, np.ndarray]) -> Calibration:
                 raise DataError(f"calibration sample {index} gives NaN or infinity in {name!r}")
             result.tensors.setdefault(name, Statistics()).add(values, keep, random)
     return result
-
-
-class HostRunner:
-    """Runs a host model, with inputs cast to the types it declares."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        self._types = {
-            value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-            for value in model.graph.input
-        }
-        self._outputs = [value.name for value in model.graph.output]
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        feeds = {name: np.asarray(array, self._types[name]) for name, array in inputs.items()}
-        return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
 
 
 def check_samples(graph: Graph, samples: Mapping[str, np.ndarray]) -> int:

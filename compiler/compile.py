@@ -9,10 +9,11 @@ from typing import Any
 
 from gateformer.compiler.backend import compile_quantized
 from gateformer.compiler.cycle_model import predict_cycles
-from gateformer.compiler.folder import CompiledModel, load_samples
+from gateformer.compiler.folder import CompiledModel, input_shapes
 from gateformer.compiler.importer import import_model
 from gateformer.compiler.lowering import lower
 from gateformer.compiler.quantize import quantize
+from gateformer.compiler.samples import load_samples
 from gateformer.spec.config import AcceleratorConfig
 
 PASSES = ("import", "lower", "quantize", "plan", "schedule", "synchronize", "encode")
@@ -65,9 +66,7 @@ def _compile(
     after("import", imported)
     graph = lower(imported)
     after("lower", graph)
-    samples = load_samples(
-        calibration, {name: imported.values[name].shape for name in imported.inputs}
-    )
+    samples = load_samples(calibration, input_shapes(graph.host.before))
     quantized = quantize(graph, config, samples)
     after("quantize", quantized)
     image = compile_quantized(quantized, config, observe=after)

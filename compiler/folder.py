@@ -3,17 +3,19 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from gateformer.compiler.codes import encode as codes_of
+from gateformer.compiler.host_execution import HostRunner
 from gateformer.compiler.layout import Layout
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.errors import DataError, GateformerError, ImageError
+from gateformer.spec.errors import GateformerError, ImageError
 from gateformer.spec.image import Descriptor, ProgramImage
 
 PROGRAM = "program.bin"
@@ -103,98 +105,40 @@ def _replaceable(directory: Path) -> None:
 
 
 class HostModel:
-    """The host's share of a compiled model: between the model's float arrays and codes in
-    memory."""
+    """The host's share of a compiled model: between the model's float arrays and codes in memory."""
 
     def __init__(self, model: CompiledModel) -> None:
         self.model = model
-        self._before = _session(model.before)
-        self._after = _session(model.after)
+        self._before = HostRunner(model.before)
+        self._after = HostRunner(model.after)
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the model's inputs."""
-        return {i.name: tuple(i.shape) for i in self._before.get_inputs()}
+        return input_shapes(self.model.before)
 
-    def encode(self, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def encode(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """From one sample (ONNX names, float) to the bytes of every input matrix."""
-        names = [d.name for d in self.model.image.inputs]
-        matrices = self._before.run(names, sample)
+        matrices = self._before.run(sample)
         result = {}
-        for descriptor, matrix in zip(self.model.image.inputs, matrices, strict=True):
-            bits = 8 if descriptor.kind == "int8" else 16
-            top = (1 << (bits - 1)) - 1
-            codes = np.rint(np.asarray(matrix, np.float64) / descriptor.scale) + descriptor.zero
-            codes = np.clip(codes, -top - 1, top).astype(np.int64)
-            result[descriptor.name] = layout_of(descriptor, self.model.config).pack(codes)
+        for d in self.model.image.inputs:
+            bits = 8 if d.kind == "int8" else self.model.config.residual_bits
+            codes = codes_of(matrices[d.name], d.scale, d.zero, bits)
+            result[d.name] = layout_of(d, self.model.config).pack(codes)
         return result
 
-    def decode(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """From the bytes of every output matrix to the model's outputs (ONNX names, float32)."""
+    def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """From the bytes of every output matrix to the model's outputs (ONNX names)."""
         feeds = {}
-        for descriptor in self.model.image.outputs:
-            layout = layout_of(descriptor, self.model.config)
-            codes = layout.unpack(outputs[descriptor.name])
-            feeds[descriptor.name] = ((codes - descriptor.zero) * descriptor.scale).astype(
-                np.float32
-            )
-        names = [o.name for o in self._after.get_outputs()]
-        return dict(zip(names, self._after.run(names, feeds), strict=True))
+        for d in self.model.image.outputs:
+            codes = layout_of(d, self.model.config).unpack(outputs[d.name])
+            feeds[d.name] = d.scale * (codes - d.zero)
+        return self._after.run(feeds)
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def load_samples(path: Path, shapes: dict[str, tuple[int, ...]]) -> list[dict[str, np.ndarray]]:
-    """Samples of an .npz file whose arrays carry the inputs' names and the shape
-    [samples, *shape of the input].
-
-    Raises DataError for a file that cannot be read, a wrong name, shape or type, NaN or infinity.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read arrays from {path}: {reason}") from None
-    except Exception as error:  # zipfile and zlib raise their own types for damaged archives
-        raise DataError(f"cannot read arrays from {path}: {error}") from None
-    return check_samples(arrays, shapes, source=str(path))
-
-
-def check_samples(
-    arrays: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], *, source: str
-) -> list[dict[str, np.ndarray]]:
-    """The samples of arrays by input name, float32. Raises DataError, see `load_samples`."""
-    for name in arrays:
-        if name not in shapes:
-            raise DataError(
-                f"{source}: array {name!r} is no input of the model; inputs are "
-                f"{', '.join(sorted(shapes))}"
-            )
-    counts = set()
-    for name, shape in shapes.items():
-        if name not in arrays:
-            raise DataError(f"{source}: the array for input {name!r} is missing")
-        array = arrays[name]
-        if array.dtype.kind not in "fiub":
-            raise DataError(f"{source}: array {name!r} has type {array.dtype}, not a number type")
-        if array.ndim != len(shape) + 1 or array.shape[1:] != shape:
-            raise DataError(
-                f"{source}: array {name!r} has shape {list(array.shape)}, expected "
-                f"[samples, {', '.join(map(str, shape))}]"
-            )
-        if not np.isfinite(array.astype(np.float64)).all():
-            raise DataError(f"{source}: array {name!r} holds NaN or infinity")
-        counts.add(len(array))
-    if len(counts) != 1 or counts == {0}:
-        raise DataError(f"{source}: every input needs the same number of samples, at least one")
-    return [
-        {name: arrays[name][i].astype(np.float32) for name in shapes} for i in range(counts.pop())
-    ]
+def input_shapes(before: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's inputs, from the host's first part."""
+    return {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in before.graph.input
+    }

@@ -73,8 +73,7 @@ def import_model(
     or domain, lacks its external data, has a dimension without a value, a batch other than 1, or
     weights that are not finite.
     """
-    proto = _load(path)
-    opset = _check_domains(proto, path)
+    proto, opset = _check(_load(path), path)
     graph = proto.graph
     types = _input_types(graph, dict(shapes or {}))
     constants: dict[str, np.ndarray] = {}
@@ -122,22 +121,34 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ModelError(
             f"{path}: the external data of its weights cannot be read: {_first_line(error)}"
         ) from None
+    return model
+
+
+def _check(model: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, int]:
+    """The valid model without local functions, and its opset of ai.onnx."""
     try:
-        # Custom domains are refused with a better message below.
-        onnx.checker.check_model(model, check_custom_domain=False)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}") from None
-    return inline_local_functions(model)
-
-
-def _check_domains(model: onnx.ModelProto, path: Path) -> int:
-    """The model's opset of ai.onnx."""
+        if model.functions:
+            model = inline_local_functions(model)
+        onnx.checker.check_model(model)
+        error = None
+    except Exception as caught:  # raised from C++ under several types
+        error = caught
+    opset = _opset(model, path)
     for index, node in enumerate(model.graph.node):
+        label = f"node {node.name or f'{node.op_type}_{index}'!r} (operator {node.op_type!r})"
         if node.domain not in DOMAINS:
             raise ModelError(
-                f"node {node.name or index!r} (operator {node.op_type!r}): no engine runs operators "
-                f"of domain {node.domain!r}; export the model with standard ONNX operators"
+                f"{label}: no engine runs operators of domain {node.domain!r}; "
+                "export the model with standard ONNX operators"
             )
+        if not onnx.defs.has(node.op_type, opset, ""):
+            raise ModelError(f"{label}: no engine has this operator, nor has opset {opset}")
+    if error is not None:
+        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}")
+    return model, opset
+
+
+def _opset(model: onnx.ModelProto, path: Path) -> int:
     versions = {item.domain: item.version for item in model.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
     if opset not in OPSETS:

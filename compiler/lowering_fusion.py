@@ -14,6 +14,7 @@ from gateformer.compiler.lowering_matrices import (
     Matrix,
     Normalization,
     Pool,
+    Pooled,
     Sum,
     operands,
 )
@@ -45,13 +46,36 @@ def reachable(pool: Pool, outputs: list[Ids]) -> list[Matrix]:
 
 
 def fuse(pool: Pool, outputs: list[Ids]) -> None:
-    """Replaces every Affine, Elementwise and Sum. Raises UnsupportedError where it cannot."""
+    """Replaces every Affine, Elementwise, Sum and Pooled, or raises UnsupportedError."""
     order = reachable(pool, outputs)
     uses: dict[int, np.ndarray] = {}
     for ids in [*outputs, *(ids for m in order for ids in operands(m.definition))]:
         _count(pool, uses, ids)
     for matrix in order:
         _fuse_one(pool, uses, matrix)
+    for matrix in reachable(pool, outputs):
+        _pool_last(pool, matrix)
+    for matrix in reachable(pool, outputs):
+        if isinstance(matrix.definition, Pooled):
+            raise matrix.unsupported("only a product with weights may follow a mean over all tokens")
+
+
+def _pool_last(pool: Pool, matrix: Matrix) -> None:
+    """Weights times a mean of rows: the same as the mean of the weights times every row, which is a
+    product with a constant row."""
+    contraction = matrix.definition
+    if not isinstance(contraction, Contraction) or contraction.weight is None:
+        return
+    pooled = pool.sole(contraction.a)
+    if pooled is None or not isinstance(pooled.definition, Pooled):
+        return
+    if not np.array_equal(contraction.a, pooled.ids):
+        return
+    source, weight = pooled.definition.source, contraction.weight
+    shape = (len(source), len(weight))
+    each = pool.add(f"{matrix.name}/each", matrix.node, shape, Contraction(source, weight=weight))
+    share = pool.constant(f"{matrix.name}/share", np.full((1, len(source)), 1 / len(source)))
+    matrix.definition = replace(contraction, a=share, b=each.T, weight=None)
 
 
 def _count(pool: Pool, uses: dict[int, np.ndarray], ids: Ids) -> None:

@@ -247,10 +247,7 @@ class Layout:
         match matrix.definition:
             case Contraction() as c:
                 if c.b is None:
-                    part.k_order = np.arange(c.a.shape[1])
-                    if self._decompose(c.a[rows]) is None:
-                        # Weights can follow any order of the columns that they meet.
-                        part.k_order = np.argsort(c.a[0], kind="stable")
+                    part.k_order = self._column_order(c.a[rows])
                     a = c.a[rows][:, part.k_order]
                     part.reads["a"] = self._ask(a, "operand", node)
                 else:
@@ -264,6 +261,18 @@ class Layout:
                 part.reads["source"] = self._ask(source[rows], "stream", node)
             case SoftmaxRows(source):
                 part.reads["source"] = self._ask(source[rows], "scores", node)
+
+    def _column_order(self, ids: Ids) -> np.ndarray:
+        """The order in which the columns of a block are easiest to read: weights can follow any."""
+        given = np.arange(ids.shape[1])
+        pieces = self._decompose(ids)
+        if pieces is not None and len(pieces) == 1:
+            return given
+        ordered = np.argsort(ids[0], kind="stable")
+        other = self._decompose(ids[:, ordered])
+        if pieces is None or (other is not None and len(other) < len(pieces)):
+            return ordered
+        return given
 
     # ------------------------------------------------------------------------------- placing
 
@@ -369,7 +378,7 @@ class Layout:
         assert placement is not None
         rows, cols = part.shape
         out = View(placement.name, part.row, rows, part.col, cols)
-        name = placement.name if len(placement.parts) == 1 else matrix.name
+        name = placement.name if len(placement.parts) == 1 else self._unique(matrix.name)
         reads = {key: self._view(block) for key, block in part.reads.items()}
         match matrix.definition:
             case Contraction() as c:

@@ -79,6 +79,13 @@ class SoftmaxRows:
 
 
 @dataclass(frozen=True)
+class Pooled:
+    """One row, the mean of all rows of source."""
+
+    source: Ids
+
+
+@dataclass(frozen=True)
 class Affine:
     """source * scale + offset; both broadcast to the shape of source."""
 
@@ -102,7 +109,15 @@ class Sum:
 
 
 Definition = (
-    Constant | Input | Contraction | Normalization | SoftmaxRows | Affine | Elementwise | Sum
+    Constant
+    | Input
+    | Contraction
+    | Normalization
+    | SoftmaxRows
+    | Pooled
+    | Affine
+    | Elementwise
+    | Sum
 )
 
 
@@ -112,7 +127,7 @@ def operands(definition: Definition) -> list[Ids]:
         case Contraction():
             reads = (definition.a, definition.b, definition.residual)
             return [ids for ids in reads if ids is not None]
-        case Normalization() | SoftmaxRows() | Affine() | Elementwise():
+        case Normalization() | SoftmaxRows() | Pooled() | Affine() | Elementwise():
             return [definition.source]
         case Sum():
             return [definition.left, definition.right]

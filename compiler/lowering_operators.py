@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateformer.compiler import importer
+from gateformer.compiler.activations import ACTIVATIONS
 from gateformer.compiler.importer import ImportedModel, Node
 from gateformer.compiler.lowering_matrices import (
     Affine,
@@ -16,6 +17,7 @@ from gateformer.compiler.lowering_matrices import (
     Matrix,
     Normalization,
     Pool,
+    Pooled,
     SoftmaxRows,
     Sum,
     UnsupportedError,
@@ -99,6 +101,8 @@ UNARY = frozenset(
     }
 )
 """Functions of one element (further inputs constant), as far as the opset has them."""
+GELU_FORMS = {b"none": "gelu", b"tanh": "gelu_tanh"}
+"""Values of Gelu's attribute `approximate`; the reference implementation lacks the operator."""
 
 
 def operator(*names: str) -> Callable[[Handler], Handler]:
@@ -351,9 +355,21 @@ def _statistic(context: Context, inputs: list[Operand]) -> Result:
     step = combine(context.node, known, constant)
     if step is not None:
         return step
-    if context.node.operator == "ReduceMean":
-        raise context.unsupported("no engine takes means outside LayerNorm")
+    if context.node.operator == "ReduceMean" and not isinstance(known, Statistic):
+        return _pool(context, known, constant)
     return _unary(context, inputs)
+
+
+def _pool(context: Context, ids: Ids, axes_input: np.ndarray | None) -> Symbol:
+    """The mean over all axes but the last and those of size 1."""
+    axes = context.node.attributes.get("axes", axes_input)
+    reduced = range(ids.ndim) if axes is None else [int(axis) % ids.ndim for axis in axes]
+    kept = [axis for axis in range(ids.ndim) if ids.shape[axis] > 1 and axis not in reduced]
+    if kept != [ids.ndim - 1]:
+        raise context.unsupported("no engine takes means but those of LayerNorm and over all tokens")
+    rows = ids.reshape(-1, ids.shape[-1])
+    pooled = context.pool.add(context.name, context.node, (1, rows.shape[1]), Pooled(rows))
+    return Symbol(pooled.reshape(context.model.values[context.name].shape))
 
 
 # ----------------------------------------------------------------------------- element by element
@@ -369,6 +385,8 @@ def _unary(context: Context, inputs: list[Operand]) -> Result:
     }
 
     def function(values: np.ndarray) -> np.ndarray:
+        if node.operator == "Gelu":
+            return ACTIVATIONS[GELU_FORMS[node.attributes.get("approximate", b"none")]](values)
         return importer.evaluate(node, {node.inputs[0]: values, **rest}, opset)[0]
 
     return Symbol(_elementwise(context, *_trace(context, ids), function))

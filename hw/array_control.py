@@ -16,9 +16,9 @@ class ArrayControl(Component):
 
     For each group of A, for each tile of the B block, for each step: the rings are read
     at `a_position`, `b_position` and `step`; `valid` marks a step of a real tile, `last`
-    its last one. A tile takes max(steps, cols) cycles. The next one follows without an idle cycle,
-    that of the next instruction too if its payload stands one cycle before (so tiles of one cycle
-    leave one idle cycle between instructions).
+    its last one. Last steps are at least `cols` cycles apart, so a tile takes max(steps, cols)
+    cycles. The next one follows without an idle cycle, that of the next instruction too: only one
+    that follows a tile of one cycle starts a cycle later.
 
     A tile starts when its group and its tile of B are loaded (`a_loaded` and `b_loaded` count
     them) and the accumulator buffer has a free slot (`slot_released` gives one back). In the last
@@ -129,7 +129,8 @@ class ArrayControl(Component):
                 with m.If(has_b):
                     m.d.sync += first_pass.eq(frees_b)
 
-        # The running tile: its steps, then, if they are fewer than columns, its idle cycles.
+        # The running tile. A row's results leave one a cycle, so the last step waits until `cols`
+        # cycles have passed since the last step of the tile before.
         running = Signal()
         stepping = Signal()
         last_step = Signal(reset_less=True)
@@ -141,9 +142,10 @@ class ArrayControl(Component):
         ends_group = Signal(reset_less=True)
         k_left = Signal.like(p.k, reset_less=True)
         step = Signal.like(self.step, reset_less=True)
-        idle_ends = Signal(config.cols, reset_less=True)
+        apart = Signal(config.cols)
 
-        tile_ends = (last_step | ~stepping) & idle_ends[0]
+        m.d.comb += stepping.eq(running & (~last_step | apart[0]))
+        tile_ends = stepping & last_step
         free_to_start = ~running | tile_ends
         have_group = ~needs_group | groups.available
         have_tile = ~needs_tile | tiles.available
@@ -188,23 +190,20 @@ class ArrayControl(Component):
                 with m.If(last_step & moves_base):
                     m.d.sync += base.eq(following)
 
-        m.d.sync += idle_ends.eq((idle_ends >> 1) | (1 << (config.cols - 1)))
+        m.d.sync += apart.eq((apart >> 1) | (1 << (config.cols - 1)))
         with m.If(stepping):
             m.d.sync += [
                 step.eq(Mux(word_ends, 0, step + 1)),
                 k_left.eq(k_left - config.lanes),
                 last_step.eq(k_left <= 2 * config.lanes),
-                stepping.eq(~last_step),
             ]
         with m.If(tile_ends):
-            m.d.sync += running.eq(0)
+            m.d.sync += [running.eq(0), apart.eq(1 << (config.cols - 1))]
         with m.If(start):
             m.d.sync += [
                 running.eq(1),
-                stepping.eq(1),
                 last_step.eq(p.k <= config.lanes),
                 k_left.eq(p.k),
-                idle_ends.eq(1 << (config.cols - 1)),
                 computes.eq(real),
                 reads_a.eq(has_a),
                 reads_b.eq(has_b),

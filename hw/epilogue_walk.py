@@ -23,8 +23,8 @@ class Kind(enum.IntEnum):
 def column_layout(config: AcceleratorConfig) -> data.StructLayout:
     """One column of one set of rows, in the order of the accumulator buffer.
 
-    low: the column of the matrix modulo word_bytes; emit: the words written by this set end here;
-    release: the tile ends here; lanes: the lanes whose row exists; record: ring position of the
+    low: the column of the matrix modulo word_bytes; emit: the words that this set writes or fills
+    from end here; release: the tile ends here; lanes: the lanes whose row exists; record: ring position of the
     scale record of the column, or of lane 0's row.
     """
     return data.StructLayout(
@@ -210,7 +210,7 @@ class EpilogueWalk(Component):
             out.set.eq(set_index),
             out.column.eq(column),
             out.low.eq(j),
-            out.emit.eq(out_last & ~table),
+            out.emit.eq(out_last),
             out.release.eq(last_column & last_set & ~table),
             out.lanes.eq(Cat(left > i for i in range(lanes))),
             out.record.eq(self._record(m, Mux(instruction.by_row, set_row, j))),

@@ -151,7 +151,7 @@ class Norm(Component):
     short rows.
 
     With `fill`, each step of `source` is a gain record instead, of the int16 output if `output16`,
-    else of the int8 output; `start` comes first.
+    else of the int8 output; `rows` of them count, and `start` comes first.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -325,6 +325,9 @@ class Norm(Component):
         record_bits = (word_bytes // 8 - 1).bit_length()
         record = source.word.word_select(source.step[:record_bits], 64)
         m.d.comb += fill_valid.eq(self.fill & source.valid)
+        if word_bytes > 8:
+            # The last word may hold more records than are meant.
+            m.d.comb += fill_valid.eq(self.fill & source.valid & (fill_channel < self.rows))
         with m.If(self.start):
             m.d.sync += fill_channel.eq(0)
         with m.Elif(fill_valid):

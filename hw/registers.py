@@ -5,9 +5,9 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.counters import CYCLES
-from gateformer.hw.interfaces import LocalRead, LocalWrite
+from gateformer.hw.interfaces import LOCAL_READ_LATENCY, LocalRead, LocalWrite
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.registers import IDENTITY, Counter, ErrorCode, Register
+from gateformer.spec.registers import IDENTITY, Counter, Register
 
 REQUEST = data.StructLayout({"address": 6, "write": 1, "data": 32})
 """A register access: word address, 1 to write, the data to write."""
@@ -63,7 +63,7 @@ class Registers(wiring.Component):
             "running": In(1),
             "done": In(1),
             "error": In(1),
-            "code": In(ErrorCode),
+            "code": In(4),
             "engine": In(3),
             "error_pc": In(24),
             "select": Out(range(CYCLES + 1)),
@@ -154,11 +154,10 @@ class Registers(wiring.Component):
     def _local(self, m: Module, state: Signal, local: Signal, result: Signal) -> None:
         """The states of an access to the 32 bits of local memory at byte address `local`."""
         word_bytes = self.config.word_bytes
-        word_address, place = (
-            local[word_bytes.bit_length() - 1 :],
-            local[2 : word_bytes.bit_length() - 1],
-        )
+        byte_bits = word_bytes.bit_length() - 1
+        word_address, place = local[byte_bits:], local[2:byte_bits]
         write, read = self.write.request, self.read
+        left = Signal(range(LOCAL_READ_LATENCY))
         m.d.comb += [
             write.valid.eq(state == _State.LOCAL_WRITE),
             write.payload.address.eq(word_address),
@@ -170,8 +169,10 @@ class Registers(wiring.Component):
         with m.Case(_State.LOCAL_WRITE), m.If(write.ready):
             m.d.sync += [local.eq(local + 4), state.eq(_State.IDLE)]
         with m.Case(_State.LOCAL_READ), m.If(read.request.ready):
-            m.d.sync += state.eq(_State.LOCAL_WAIT)
+            m.d.sync += [left.eq(LOCAL_READ_LATENCY - 1), state.eq(_State.LOCAL_WAIT)]
         with m.Case(_State.LOCAL_WAIT):
             m.d.sync += result.eq(read.response.word_select(place, 32))
-            with m.If(read.response_valid):
+            # Counted, for a flush may take the response away.
+            m.d.sync += left.eq(left - 1)
+            with m.If(left == 0):
                 m.d.sync += [local.eq(local + 4), state.eq(_State.RESPOND)]

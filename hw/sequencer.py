@@ -24,8 +24,8 @@ class Sequencer(wiring.Component):
     dispatch end it with `error`, `code`, `engine` and `error_pc`, all set in the next cycle. A
     watchdog names the first engine that is `waiting` for tokens, else the first `active` one, else
     (like an error of the dispatcher and a stop) the instruction being dispatched, with engine 0.
-    `abort` is 1 whenever no program runs; after an error, `flush` is 1 once more as soon as
-    `quiet`. `stop` without a program clears `error`.
+    `abort` is 1 from the end of a program to the `restart` of the next; after an error, `flush` is
+    1 once more as soon as `quiet`. `stop` without a program clears `error`.
     """
 
     words: stream.Interface
@@ -42,7 +42,7 @@ class Sequencer(wiring.Component):
                 "running": Out(1),
                 "done": Out(1),
                 "error": Out(1),
-                "code": Out(ErrorCode),
+                "code": Out(4),
                 "engine": Out(3),
                 "error_pc": Out(24),
                 "words": In(stream.Signature(unsigned(32))),
@@ -74,7 +74,7 @@ class Sequencer(wiring.Component):
             dispatcher.restart.eq(self.restart),
             dispatcher.enable.eq(working),
             dispatcher.length.eq(self.length),
-            self.abort.eq(~working),
+            self.abort.eq(~working & ~self.restart),
         ]
 
         # The engine that a watchdog names; nothing changes any more when it expires.
@@ -87,7 +87,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += suspect.eq(e)
 
         # What ends the program, the first of these before the others.
-        code, engine, of_engine = Signal(ErrorCode), Signal(3), Signal()
+        code, engine, of_engine = Signal(4), Signal(3), Signal()
         with m.If(self.stop):
             m.d.comb += code.eq(ErrorCode.STOPPED)
         with m.Elif(working & self.local_error):

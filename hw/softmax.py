@@ -189,6 +189,9 @@ class Softmax(Component):
             second_lanes.total.eq(waiting_bound),
             second_lanes.advance.eq(go),
         ]
+        if steps == 1:
+            # A word a cycle leaves no cycle to push records: a pause between rows does.
+            m.d.comb += load.eq(waiting & ~running)
         with m.If(go & word_begin):
             m.d.comb += sink.reserve.eq(Mux(row_begin, 2, 1))
         with m.If(go):

@@ -35,8 +35,9 @@ def build(
     progress("generating Verilog")
     verilog = to_verilog(SimulationTop(config.replace(family="generic")), name=_TOP)
     sources = [_FOLDER / "harness.cpp", _FOLDER / "dram_storage.v"]
+    headers = sorted((_FOLDER / "fst").glob("*.h"))
     key = hashlib.sha256(verilog.encode() + bytes([trace]))
-    for source in sources:
+    for source in [*sources, *headers]:
         key.update(source.read_bytes())
     folder = directory / f"{config.name}-{key.hexdigest()[:16]}"
     program = folder / "simulation"
@@ -47,13 +48,15 @@ def build(
     source.write_text(verilog)
     array = f"top_->rootp->{_TOP}__DOT__dram__DOT__storage__DOT__array"
     flags = [f"-DDRAM_ARRAY={array}", f"-DDRAM_BYTES={config.bus_bytes}", "-std=c++17"]
+    if trace:
+        flags += ["-DGATEFORMER_TRACE", f"-I{_FOLDER / 'fst'}"]
     command = [
         "verilator", "--cc", "--exe", "--build", "-j", "2", "-O3", "--x-assign", "fast",
         "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-lint",
         "--top-module", _TOP, "--prefix", f"V{_TOP}", "--Mdir", str(folder / "obj"),
         "-o", str(program.with_suffix(".new")), "-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O0",
-        "-CFLAGS", " ".join([*flags, *(["-DGATEFORMER_TRACE"] if trace else [])]),
-        *(["--trace-fst"] if trace else []),
+        "-CFLAGS", " ".join(flags),
+        *(["--trace-fst", "-MAKEFLAGS", "LDLIBS=-pthread"] if trace else []),
         str(source), *map(str, sources),
     ]  # fmt: skip
     progress("compiling with Verilator")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from data import load_split
 from numpy.typing import NDArray
+
+from gateformer.examples.digits.data import load_split
 
 MODEL_PATH = Path(__file__).with_name("digits.onnx")
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from data import load_split
-from evaluate import MODEL_PATH, accuracy, run_onnx
 from torch import Tensor, nn
 from torch.nn import functional
+
+from gateformer.examples.digits.data import load_split
+from gateformer.examples.digits.evaluate import MODEL_PATH, accuracy, run_onnx
 
 SEED = 0
 EPOCHS = 400

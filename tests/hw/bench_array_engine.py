@@ -64,6 +64,8 @@ class Program:
 
     def _matrix(self, count: int, k: int) -> Any:
         low, high = self.rng.choice(((-128, 127), (-128, -128), (-3, 3)))
+        if k << 14 >= 1 << CONFIG.accumulator_bits - 1:
+            low, high = -127, 127
         values = [self.rng.randint(low, high) for _ in range(count * k)]
         return np.array(values, np.int64).reshape(count, k)
 

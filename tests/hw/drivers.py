@@ -189,3 +189,126 @@ class LocalMemoryModel:
                     mask = value >> (16 + width)
                     self.written.append((prefix, address, data, mask))
                     self.write(address, data, mask)
+
+
+class ExternalMemoryModel:
+    """External memory behind a DramRead and a DramWrite port: `data` is the contents in bytes.
+
+    Serves both ports independently. latency: cycles from a read burst to its first beat; gap:
+    probability of a refused handshake a cycle on each stream. queue: bursts taken ahead. Checks
+    that bursts are well formed and that no write beat comes before its burst. `read_bursts`,
+    `write_bursts`: (address, beats) in order; `beats_read`, `beats_written`: beats moved so far.
+    """
+
+    def __init__(
+        self,
+        dut: Any,
+        *,
+        data: bytearray,
+        bus_bytes: int,
+        burst_bytes: int,
+        rng: random.Random,
+        read: str | None = "dram_read",
+        write: str | None = "dram_write",
+        latency: int = 10,
+        gap: float = 0.0,
+        queue: int = 4,
+    ) -> None:
+        self.dut, self.data, self.bus_bytes, self.burst_bytes = dut, data, bus_bytes, burst_bytes
+        self.rng, self.read, self.write = rng, read, write
+        self.latency, self.gap, self.queue = latency, gap, queue
+        self.read_bursts: list[tuple[int, int]] = []
+        self.write_bursts: list[tuple[int, int]] = []
+        self.beats_read = self.beats_written = 0
+        self._beats: deque[tuple[int, int]] = deque()
+        self._ends: deque[int] = deque()
+        self._open: deque[list[int]] = deque()
+        self._acknowledges: deque[int] = deque()
+        self._standing = False
+        self._acknowledging = False
+        self._writing = False
+        cocotb.start_soon(self._run())
+
+    @property
+    def outstanding(self) -> bool:
+        return bool(self._beats or self._open or self._acknowledges)
+
+    def _burst(self, payload: int) -> tuple[int, int]:
+        address, beats = payload & 0xFFFFFFFF, payload >> 32
+        size = beats * self.bus_bytes
+        assert beats > 0 and address % self.bus_bytes == 0
+        assert address // self.burst_bytes == (address + size - 1) // self.burst_bytes
+        return address, beats
+
+    def _signal(self, port: str | None, name: str) -> Any:
+        return getattr(self.dut, f"{port}__{name}")
+
+    def _go(self) -> bool:
+        return self.rng.random() >= self.gap
+
+    async def _run(self) -> None:
+        cycle = 0
+        while True:
+            await FallingEdge(self.dut.clk)
+            cycle += 1
+            if self.read:
+                burst_ready = len(self._ends) < self.queue and self._go()
+                self._signal(self.read, "burst__ready").value = int(burst_ready)
+                ready_beat = bool(self._beats) and self._beats[0][0] <= cycle
+                self._standing = self._standing or (ready_beat and self._go())
+                self._signal(self.read, "data__valid").value = int(self._standing)
+                if self._standing:
+                    self._signal(self.read, "data__payload").value = self._beats[0][1]
+            if self.write:
+                write_ready = len(self._open) < self.queue and self._go()
+                self._signal(self.write, "burst__ready").value = int(write_ready)
+                data_ready = bool(self._open) and self._go()
+                self._signal(self.write, "data__ready").value = int(data_ready)
+                due = bool(self._acknowledges) and self._acknowledges[0] <= cycle
+                self._acknowledging = self._acknowledging or (due and self._go())
+                self._signal(self.write, "acknowledge__valid").value = int(self._acknowledging)
+            await ReadOnly()
+            if int(self.dut.rst.value):
+                continue
+            if self.read:
+                if self._standing and int(self._signal(self.read, "data__ready").value):
+                    self._standing = False
+                    self._beats.popleft()
+                    self.beats_read += 1
+                    if self.beats_read == self._ends[0]:
+                        self._ends.popleft()
+                if burst_ready and int(self._signal(self.read, "burst__valid").value):
+                    self._take_read(int(self._signal(self.read, "burst__payload").value), cycle)
+            if self.write:
+                self._write_cycle(write_ready, data_ready, cycle)
+
+    def _take_read(self, payload: int, cycle: int) -> None:
+        address, beats = self._burst(payload)
+        self.read_bursts.append((address, beats))
+        for i in range(beats):
+            at = address + i * self.bus_bytes
+            word = int.from_bytes(self.data[at : at + self.bus_bytes], "little")
+            self._beats.append((cycle + self.latency, word))
+        self._ends.append(self.beats_read + len(self._beats))
+
+    def _write_cycle(self, write_ready: bool, data_ready: bool, cycle: int) -> None:
+        if self._acknowledging and int(self._signal(self.write, "acknowledge__ready").value):
+            self._acknowledging = False
+            self._acknowledges.popleft()
+        offered = int(self._signal(self.write, "data__valid").value)
+        assert not (offered and not self._open), "a write beat before its burst"
+        assert offered or not self._writing, "a write burst whose data was not at hand"
+        if offered and data_ready:
+            address, beats = self._open[0]
+            word = int(self._signal(self.write, "data__payload").value)
+            self.data[address : address + self.bus_bytes] = word.to_bytes(self.bus_bytes, "little")
+            self._open[0] = [address + self.bus_bytes, beats - 1]
+            self.beats_written += 1
+            self._writing = beats > 1
+            if beats == 1:
+                self._open.popleft()
+                self._acknowledges.append(cycle + self.latency)
+        if write_ready and int(self._signal(self.write, "burst__valid").value):
+            burst = self._burst(int(self._signal(self.write, "burst__payload").value))
+            self.write_bursts.append(burst)
+            self._open.append(list(burst))

@@ -1,0 +1,38 @@
+"""Runs the host's share of a model with onnxruntime."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+from gateformer.spec.errors import DataError
+
+
+class HostRunner:
+    """Runs a host model, with inputs cast to the types it declares."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._types = {
+            value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            for value in model.graph.input
+        }
+        self._outputs = [value.name for value in model.graph.output]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The model's outputs by name. Raises DataError when it cannot run on these inputs."""
+        feeds = {
+            name: np.asarray(array, self._types.get(name)) for name, array in inputs.items()
+        }
+        try:
+            results = self._session.run(self._outputs, feeds)
+        except Exception as error:  # onnxruntime's exceptions share no base of its own
+            raise DataError(f"the host part does not run: {str(error).splitlines()[0]}") from None
+        return dict(zip(self._outputs, results, strict=True))

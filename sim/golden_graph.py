@@ -1,0 +1,146 @@
+"""Executes the integer graph: integers in, integers out, exactly what the accelerator computes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gateformer.compiler.codes import TYPES
+from gateformer.compiler.graph import Role, View
+from gateformer.compiler.quantized import (
+    Gain,
+    QCopy,
+    QGemm,
+    QNorm,
+    QSoftmax,
+    QTensor,
+    QuantizedGraph,
+)
+from gateformer.spec import arithmetic
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.errors import DataError
+
+
+def run_quantized(
+    graph: QuantizedGraph, inputs: Mapping[str, np.ndarray], config: AcceleratorConfig
+) -> dict[str, np.ndarray]:
+    """All tensors of the graph, [rows, cols] in their integer types, from the INPUT tensors' codes.
+
+    A record tensor is int32 [rows, 2]: multiplier and selector. Elements that no operation writes
+    are 0. Raises DataError for a missing, unknown or misshapen input and for codes that are no
+    integers or out of range.
+    """
+    tensors = {tensor.name: _start(tensor, inputs) for tensor in graph.tensors.values()}
+    unknown = sorted(set(inputs) - set(tensors))
+    if unknown:
+        raise DataError(f"the graph has no input tensor {unknown[0]!r}")
+    for op in graph.operations:
+        match op:
+            case QGemm():
+                _gemm(graph, op, tensors, config)
+            case QSoftmax():
+                _softmax(op, tensors)
+            case QNorm():
+                _norm(op, tensors, config)
+            case QCopy():
+                _at(tensors, op.target)[...] = _at(tensors, op.source)
+    return tensors
+
+
+def _start(tensor: QTensor, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    if tensor.kind == "record":
+        return np.zeros((tensor.rows, 2), np.int32)
+    shape, kind = (tensor.rows, tensor.cols), TYPES[tensor.kind]
+    if tensor.codes is not None:
+        return tensor.codes
+    if tensor.role != Role.INPUT:
+        return np.zeros(shape, kind)
+    if tensor.name not in inputs:
+        raise DataError(f"the input tensor {tensor.name!r} is missing")
+    array = np.asarray(inputs[tensor.name])
+    limits = np.iinfo(kind)
+    if array.shape != shape or array.dtype.kind not in "iu":
+        raise DataError(
+            f"input tensor {tensor.name!r} is {array.dtype} {array.shape}; "
+            f"expected {tensor.kind} {shape}"
+        )
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise DataError(f"input tensor {tensor.name!r} holds codes beyond {tensor.kind}")
+    return array.astype(kind)
+
+
+def _at(tensors: Mapping[str, np.ndarray], view: View) -> np.ndarray:
+    array = tensors[view.tensor]
+    return array[view.row : view.row + view.rows, view.col : view.col + view.cols]
+
+
+def _gemm(
+    graph: QuantizedGraph, op: QGemm, tensors: dict[str, np.ndarray], config: AcceleratorConfig
+) -> None:
+    a, b = _at(tensors, op.a), _at(tensors, op.b)
+    out = _at(tensors, op.out)
+    if isinstance(op.records, str):
+        rows = tensors[op.records][op.a.row : op.a.row + op.a.rows]
+        bias, multiplier, selector = 0, rows[:, :1], rows[:, 1:]
+    else:
+        # By row: one record a row, so a column vector.
+        form = (-1, 1) if op.by_row else (1, -1)
+        bias = op.records.bias.astype(np.int64).reshape(form)
+        multiplier = op.records.multiplier.reshape(form)
+        selector = op.records.selector.reshape(form)
+    total = arithmetic.wrap32(contract(a, b) + bias)
+    kind = graph.tensors[op.out.tensor].kind
+    if kind == "int32":
+        out[...] = total
+        return
+    scaled = arithmetic.scale(total, multiplier, selector)
+    if op.activation is not None:
+        out[...] = _activate(op.activation, scaled, config)
+    elif kind == "int8":
+        out[...] = arithmetic.saturate(scaled, 8)
+    else:
+        value = arithmetic.saturate(scaled, config.residual_bits)
+        if op.residual is not None:
+            residual = _at(tensors, op.residual)
+            value = arithmetic.residual_add(value, residual, config.residual_bits)
+        out[...] = value
+
+
+def contract(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a [m, k] times b [n, k] transposed, int8 in, int64 out.
+
+    Computed in float64 for its speed: k * 2**14 stays below 2**53 for every k that there is, so that
+    each sum is exact whatever its order.
+    """
+    return np.rint(a.astype(np.float64) @ b.astype(np.float64).T).astype(np.int64)
+
+
+def _activate(parameters: np.ndarray, scaled: np.ndarray, config: AcceleratorConfig) -> np.ndarray:
+    code = arithmetic.saturate(scaled, config.activation_bits)
+    if config.gelu == "table":
+        return parameters[arithmetic.activation_index(code, config.activation_bits)]
+    bound, one, multiplier, selector, zero = parameters.view("<i4")[:5].tolist()
+    return arithmetic.polynomial_gelu(code, bound, one, multiplier, selector, zero)
+
+
+def _softmax(op: QSoftmax, tensors: dict[str, np.ndarray]) -> None:
+    source, target = _at(tensors, op.source), _at(tensors, op.target)
+    for row, scores in enumerate(source):
+        bound = min(op.source.cols, op.bound + row * op.causal)
+        numerators, total = arithmetic.softmax_row(scores, bound, op.table)
+        target[row] = numerators
+        tensors[op.records][op.target.row + row] = arithmetic.reciprocal(op.numerator, total)
+
+
+def _norm(op: QNorm, tensors: dict[str, np.ndarray], config: AcceleratorConfig) -> None:
+    for row, codes in enumerate(_at(tensors, op.source)):
+        normalized = arithmetic.normalize_row(codes, op.epsilon)
+        _write_gain(tensors, op.int8, row, normalized, 8)
+        _write_gain(tensors, op.int16, row, normalized, config.residual_bits)
+
+
+def _write_gain(
+    tensors: dict[str, np.ndarray], gain: Gain | None, row: int, normalized: np.ndarray, bits: int
+) -> None:
+    if gain is not None:
+        values = arithmetic.gain(normalized, gain.gains, gain.biases, gain.shift, bits)
+        _at(tensors, gain.target)[row] = values

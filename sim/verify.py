@@ -1,0 +1,174 @@
+"""Executes a model after each compiler pass and compares it with the pass before."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from gateformer.compiler.codes import dequantize, quantize_input
+from gateformer.compiler.float_execution import run_float
+from gateformer.compiler.graph import Graph, Role
+from gateformer.compiler.host_execution import HostRunner
+from gateformer.compiler.importer import ImportedModel, evaluate
+from gateformer.compiler.layout import Layout
+from gateformer.compiler.plan import Plan
+from gateformer.compiler.quantized import QTensor, QuantizedGraph
+from gateformer.compiler.samples import load_samples, split_samples
+from gateformer.compiler.schedule import Schedule
+from gateformer.sim.golden_graph import run_quantized
+from gateformer.sim.golden_program import GoldenMachine
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.errors import GateformerError
+from gateformer.spec.image import ProgramImage
+from gateformer.spec.isa import Instruction
+
+SAMPLES = 4
+"""Calibration samples that are executed after each pass."""
+FLOAT_TOLERANCE = 1e-4
+"""Largest difference of float execution from onnxruntime, relative to the largest output."""
+
+
+class VerifyError(GateformerError):
+    """A pass changed what the model computes: a defect of gateformer."""
+
+
+class Verifier:
+    """Give `check` every pass's name and result, in order. It returns what was compared."""
+
+    def __init__(self, path: Path, calibration: Path, config: AcceleratorConfig) -> None:
+        self.path = path
+        self.calibration = calibration
+        self.config = config
+        self.samples: list[dict[str, np.ndarray]] = []
+        self.expected: list[dict[str, np.ndarray]] = []
+        self.host: HostRunner | None = None
+        self.after: HostRunner | None = None
+        self.graph: QuantizedGraph | None = None
+        self.integers: list[dict[str, np.ndarray]] = []
+        self.plan: Plan | None = None
+        self.scheduled: Schedule | None = None
+
+    def check(self, name: str, result: Any) -> str:
+        """Raises VerifyError when the pass changed the model."""
+        match result:
+            case ImportedModel():
+                self._reference(result)
+                outputs = [_run_nodes(result, sample) for sample in self.samples]
+                return f"{name}: {self._float(name, outputs)}"
+            case Graph():
+                return f"{name}: {self._float(name, self._lowered(result))}"
+            case QuantizedGraph():
+                return f"{name}: {self._quantized(result)}"
+            case Plan():
+                self.plan = result
+                return f"{name}: {len(result.local)} tensors placed, nothing to execute"
+            case Schedule():
+                self.scheduled = result
+                return f"{name}: {self._program(name, result.instructions)}"
+            case list():
+                return f"{name}: {self._program(name, result)}"
+            case ProgramImage():
+                again = ProgramImage.from_bytes(result.to_bytes())
+                return f"{name}: {self._program(name, list(again.instructions))}"
+        raise TypeError(f"pass {name!r} gave a {type(result).__name__}")
+
+    def _reference(self, model: ImportedModel) -> None:
+        """Takes samples; onnxruntime's outputs for them are what every pass is compared with."""
+        shapes = {name: model.values[name].shape for name in model.inputs}
+        types = {name: model.values[name].dtype for name in model.inputs}
+        arrays = load_samples(self.calibration, shapes)
+        session = onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
+        for sample in split_samples(arrays)[:SAMPLES]:
+            feeds = {name: array.astype(types[name]) for name, array in sample.items()}
+            outputs = session.run(list(model.outputs), feeds)
+            self.samples.append(feeds)
+            self.expected.append(dict(zip(model.outputs, outputs, strict=True)))
+
+    def _lowered(self, graph: Graph) -> list[dict[str, np.ndarray]]:
+        self.host, self.after = HostRunner(graph.host.before), HostRunner(graph.host.after)
+        outputs = []
+        for sample in self.samples:
+            tensors = run_float(graph, self.host.run(sample))
+            names = [t.name for t in graph.tensors.values() if t.role is Role.OUTPUT]
+            outputs.append(self.after.run({n: tensors[n] for n in names}))
+        return outputs
+
+    def _float(self, name: str, outputs: list[dict[str, np.ndarray]]) -> str:
+        worst = 0.0
+        for got, expected in zip(outputs, self.expected, strict=True):
+            for key, reference in expected.items():
+                size = max(float(np.abs(reference).max()), 1e-9)
+                worst = max(worst, float(np.abs(got[key] - reference).max()) / size)
+        if not worst <= FLOAT_TOLERANCE:
+            raise VerifyError(
+                f"after pass {name!r} the model differs from onnxruntime by {worst:.2e} of its "
+                "largest output: please report this model"
+            )
+        return f"equals onnxruntime to {worst:.1e} of the largest output"
+
+    def _quantized(self, graph: QuantizedGraph) -> str:
+        assert self.host is not None and self.after is not None
+        self.graph = graph
+        noise = signal = 0.0
+        for sample, expected in zip(self.samples, self.expected, strict=True):
+            tensors = run_quantized(graph, self._codes(sample), self.config)
+            self.integers.append(tensors)
+            outputs = {t.name: dequantize(t, tensors[t.name]) for t in self._tensors(Role.OUTPUT)}
+            for key, got in self.after.run(outputs).items():
+                noise += float(np.square(got - expected[key]).sum())
+                signal += float(np.square(expected[key]).sum())
+        decibels = 10 * np.log10(signal / max(noise, 1e-30))
+        return f"signal-to-noise ratio to float {decibels:.1f} dB"
+
+    def _tensors(self, role: Role) -> list[QTensor]:
+        assert self.graph is not None
+        return [t for t in self.graph.tensors.values() if t.role is role]
+
+    def _codes(self, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert self.host is not None
+        values = self.host.run(sample)
+        bits = self.config.residual_bits
+        return {t.name: quantize_input(t, values[t.name], bits) for t in self._tensors(Role.INPUT)}
+
+    def _program(self, name: str, instructions: list[Instruction]) -> str:
+        assert self.plan is not None and self.scheduled is not None and self.graph is not None
+        constants, config = self.scheduled.constants, self.config
+        data = np.frombuffer(bytes(constants.content), np.uint8)
+        end = constants.base + len(data)
+        machine = GoldenMachine(config, np.zeros(0 if config.dram == "none" else end, np.uint8))
+        memory = machine.local if config.dram == "none" else machine.dram
+        memory[constants.base : end] = data
+        for sample, integers in zip(self.samples, self.integers, strict=True):
+            codes = self._codes(sample)
+            for tensor in self._tensors(Role.INPUT):
+                block = self._block(machine, tensor)
+                block[:] = Layout.of(tensor, config.word_bytes).pack(codes[tensor.name])
+            machine.run(tuple(instructions))
+            for tensor in self._tensors(Role.OUTPUT):
+                layout = Layout.of(tensor, config.word_bytes)
+                got = layout.unpack(self._block(machine, tensor).copy())
+                if not np.array_equal(got, integers[tensor.name]):
+                    raise VerifyError(
+                        f"after pass {name!r} output {tensor.name!r} differs from the integer "
+                        "graph: please report this model"
+                    )
+        return "every output equals the integer graph"
+
+    def _block(self, machine: GoldenMachine, tensor: QTensor) -> np.ndarray:
+        assert self.plan is not None
+        size = Layout.of(tensor, self.config.word_bytes).words * self.config.word_bytes
+        if tensor.name in self.plan.dram:
+            start = self.plan.dram[tensor.name]
+            return machine.dram[start : start + size]
+        start = self.plan.local[tensor.name].address * self.config.word_bytes
+        return machine.local[start : start + size]
+
+
+def _run_nodes(model: ImportedModel, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's outputs, node by node with ONNX's reference implementation."""
+    tensors = {**model.constants, **sample}
+    for node in model.nodes:
+        results = evaluate(node, tensors, model.opset)
+        tensors |= dict(zip(node.outputs, results, strict=True))
+    return {name: tensors[name] for name in model.outputs}

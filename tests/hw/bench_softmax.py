@@ -1,0 +1,58 @@
+"""Softmax inside the vector engine: corners of lengths and bounds, and its rate."""
+
+from typing import Any
+
+import cocotb
+import numpy as np
+from bench_vector_engine import CONFIG, WORD, Program, ceil_words
+from drivers import make_rng
+
+
+@cocotb.test()
+@cocotb.parametrize(gap=[0.0, 0.4])
+async def lengths_and_bounds(dut: Any, gap: float) -> None:
+    program = Program(make_rng(1))
+    program.exp_table()
+    for length in (1, 2, WORD - 1, WORD, WORD + 1, 3 * WORD, 3 * WORD + 2):
+        for bound in sorted({0, 1, length - 1, length, 4095}):
+            program.softmax(3, length, bound, causal=bound % 2 == 1)
+    await program.run(dut, gap=gap)
+
+
+@cocotb.test()
+async def causal(dut: Any) -> None:
+    program = Program(make_rng(2))
+    program.exp_table()
+    program.softmax(40, 40, 1, causal=True)
+    program.softmax(40, 33, 0, causal=True)
+    await program.run(dut)
+
+
+@cocotb.test()
+async def extreme_scores(dut: Any) -> None:
+    program = Program(make_rng(3))
+    program.exp_table()
+    rows = np.array([[-128] * 19, [127] * 19, [127] + [-128] * 18, [-128] * 18 + [127]], np.int8)
+    program.softmax(4, 19, 19, scores=rows)
+    program.softmax(4, 19, 18, scores=rows)
+    await program.run(dut)
+
+
+@cocotb.test()
+async def rate(dut: Any) -> None:
+    """softmax_lanes scores a cycle, row after row; a constant for the pipeline."""
+    program = Program(make_rng(4))
+    program.exp_table()
+    few, many, length = 4, 12, CONFIG.softmax_length
+    program.softmax(few, length, length)
+    program.softmax(many, length, length)
+    program.softmax(few, 3 * WORD, 3 * WORD)
+    program.softmax(many, 3 * WORD, 3 * WORD)
+    _, short, long, short_division, long_division = await program.run(dut)
+    steps = ceil_words(length) * WORD // CONFIG.softmax_lanes
+    print(f"{(long - short) / (many - few)} cycles a row of {length}, {long} for {many} rows")
+    steps += CONFIG.softmax_lanes == WORD  # the record's turn at the write port
+    assert long - short == (many - few) * steps
+    assert short <= (few + 1) * steps + 64
+    print(f"{(long_division - short_division) / (many - few)} cycles a row of {3 * WORD}")
+    assert long_division - short_division <= (many - few) * 38
