@@ -4,7 +4,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
-ROOMS := spec hw compiler sim boards cli
+ROOMS := spec hw compiler sim boards cli examples
 TYPED := $(ROOMS:%=build/typing/gateformer/%)
 
 .PHONY: help venv demo test lint types ci clean

@@ -50,8 +50,6 @@ ACTIVATIONS: dict[str, Function] = {
     "tanh": np.tanh,
     "sigmoid": sigmoid,
 }
-GELUS = ("gelu", "gelu_tanh", "quick_gelu")
-"""The forms of GELU, which differ by less than an int8 step from each other near 0."""
 
 
 def recognize(function: Function) -> str | None:

@@ -9,7 +9,6 @@ from gateformer.compiler.activations import ACTIVATIONS
 from gateformer.compiler.graph import Copy, Gemm, Graph, Norm, Role, Softmax, View
 from gateformer.spec.errors import DataError
 
-
 Stage = Literal["activation", "residual"]
 Observer = Callable[[Gemm, Stage, np.ndarray], None]
 """Is shown a product just before its activation, and before its residual is added."""

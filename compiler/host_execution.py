@@ -24,13 +24,16 @@ class HostRunner:
             value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             for value in model.graph.input
         }
+        self.inputs: dict[str, tuple[int, ...]] = {
+            value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in model.graph.input
+        }
+        """Names and shapes of the model's inputs."""
         self._outputs = [value.name for value in model.graph.output]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The model's outputs by name. Raises DataError when it cannot run on these inputs."""
-        feeds = {
-            name: np.asarray(array, self._types.get(name)) for name, array in inputs.items()
-        }
+        feeds = {name: np.asarray(array, self._types.get(name)) for name, array in inputs.items()}
         try:
             results = self._session.run(self._outputs, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base of its own

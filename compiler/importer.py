@@ -64,9 +64,7 @@ class ImportedModel:
     outputs: tuple[str, ...]
 
 
-def import_model(
-    path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> ImportedModel:
+def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ImportedModel:
     """Reads an ONNX file. shapes: the shape of each input that has dynamic dimensions.
 
     Raises ModelError when the file is missing, is not a valid ONNX model, has an unsupported opset
@@ -200,7 +198,7 @@ def _resolve(
         for axis, dim in enumerate(declared):
             if not isinstance(dim, int) or dim <= 0:
                 raise ModelError(
-                    f"input {name!r} has the dynamic dimension {dim!r} (axis {axis}): give its shape"
+                    f"input {name!r} has the dynamic dimension {dim!r}, axis {axis}: give its shape"
                 )
         return tuple(int(dim) for dim in declared)
     fits = len(given) == len(declared) and all(
@@ -230,7 +228,7 @@ def _record(proto: onnx.NodeProto, index: int, taken: set[str]) -> Node:
 def evaluate(node: Node, inputs: Mapping[str, np.ndarray], opset: int) -> list[np.ndarray]:
     """The node's outputs for arrays, by ONNX's reference implementation."""
     feeds = {name: inputs[name] for name in node.inputs if name}
-    return ReferenceEvaluator(node.proto, opsets={"": opset}).run(None, feeds)
+    return list(ReferenceEvaluator(node.proto, opsets={"": opset}).run(None, feeds))
 
 
 def _evaluate(node: Node, inputs: Mapping[str, np.ndarray], opset: int) -> list[np.ndarray]:

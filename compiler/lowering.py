@@ -8,19 +8,14 @@ from onnx import TensorProto, helper
 
 from gateformer.compiler.graph import Graph, Host, HostOperation, Role
 from gateformer.compiler.importer import ImportedModel, Node, Value
+from gateformer.compiler.lowering_context import ENGINE_OPERATORS, Context
 from gateformer.compiler.lowering_fusion import fuse
 from gateformer.compiler.lowering_host import HostModel
 from gateformer.compiler.lowering_layout import Layout
-from gateformer.compiler.lowering_matrices import Ids, Input, Pool, UnsupportedError
-from gateformer.compiler.lowering_operators import (
-    ENGINE_OPERATORS,
-    Context,
-    Operand,
-    Symbol,
-    apply,
-    patch_elements,
-)
-from gateformer.compiler.lowering_statistics import Statistic
+from gateformer.compiler.lowering_matrices import Ids, Input, Pool, Symbol, UnsupportedError
+from gateformer.compiler.lowering_operators import apply
+from gateformer.compiler.lowering_products import patch_elements
+from gateformer.compiler.lowering_statistics import Operand, Statistic
 from gateformer.spec.errors import ModelError
 
 BEFORE = "it comes before the first product"
@@ -165,7 +160,7 @@ class _Lowering:
         window = weight.shape[2:]
         counts = [size // step for size, step in zip(shape[2:], window, strict=True)]
         if any(size % step for size, step in zip(shape[2:], window, strict=True)):
-            raise context.unsupported("only patch embeddings run on the array, but patches overhang")
+            raise context.unsupported("only patch embeddings run, but the patches overhang")
         split = [shape[1], *(n for pair in zip(counts, window, strict=True) for n in pair)]
         axes = len(window)
         order = [*range(1, 2 * axes, 2), 0, *range(2, 2 * axes + 1, 2)]
@@ -211,11 +206,11 @@ class _Lowering:
         for name in self._model.inputs:
             value = self._model.values[name]
             self._before.input(name, value.shape, value.dtype)
-        for tensor, source, elements in layout.inputs:
+        for target, source, elements in layout.inputs:
             size, dtype = self._inputs[source].size, self._dtypes[source]
             elem = None if dtype == np.float32 else TensorProto.FLOAT
-            self._before.rearrange(source, elements, tensor, size=size, elem=elem)
-            self._before.output(tensor, elements.shape, np.float32)
+            self._before.rearrange(source, elements, target, size=size, elem=elem)
+            self._before.output(target, elements.shape, np.float32)
         for (name, (ids, _)), block, view in zip(
             self._late.items(), blocks, layout.outputs, strict=True
         ):

@@ -57,7 +57,7 @@ def fuse(pool: Pool, outputs: list[Ids]) -> None:
         _pool_last(pool, matrix)
     for matrix in reachable(pool, outputs):
         if isinstance(matrix.definition, Pooled):
-            raise matrix.unsupported("only a product with weights may follow a mean over all tokens")
+            raise matrix.unsupported("only a product with weights may follow a mean over tokens")
 
 
 def _pool_last(pool: Pool, matrix: Matrix) -> None:
@@ -85,7 +85,7 @@ def _count(pool: Pool, uses: dict[int, np.ndarray], ids: Ids) -> None:
         size = matrix.rows * matrix.cols
         local = (ids - matrix.base).ravel()
         if len(sources) > 1:
-            local = local[(0 <= local) & (local < size)]
+            local = local[(local >= 0) & (local < size)]
         read = np.zeros(size, bool)
         read[local] = True
         uses[matrix.base] = uses.get(matrix.base, np.zeros(size, np.int16)) + read

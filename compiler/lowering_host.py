@@ -1,6 +1,7 @@
 """The host's share: ONNX models that run before and after the accelerator."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ class HostModel:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._fresh = 0
 
-    def node(self, operator: str, inputs: Iterable[str], output: str, **attributes: object) -> None:
+    def node(self, operator: str, inputs: Iterable[str], output: str, **attributes: Any) -> None:
         self._nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
 
     def original(self, proto: onnx.NodeProto) -> None:
@@ -64,7 +65,7 @@ class HostModel:
         size: elements of source. elem: ONNX type to cast to, if it is another one. first: before
         the nodes that are there already.
         """
-        steps: list[tuple[str, list[str], dict[str, int]]] = []
+        steps: list[tuple[str, list[str], dict[str, Any]]] = []
         if not np.array_equal(elements.ravel(), np.arange(size)):
             steps.append(("Reshape", [self.constant(np.array([-1]))], {}))
             steps.append(("Gather", [self.constant(elements.ravel())], {}))
@@ -88,9 +89,7 @@ class HostModel:
             for name, array in constants.items()
             if name in used and name not in made
         ]
-        graph = helper.make_graph(
-            nodes, self._name, self._inputs, self._outputs, initializers
-        )
+        graph = helper.make_graph(nodes, self._name, self._inputs, self._outputs, initializers)
         opset = helper.make_opsetid("", self._model.opset)
         return helper.make_model(
             graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="gateformer"
@@ -100,4 +99,3 @@ class HostModel:
 def _info(name: str, shape: tuple[int, ...], dtype: np.dtype | type) -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return helper.make_tensor_value_info(name, kind, shape)
-

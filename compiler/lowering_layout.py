@@ -7,8 +7,8 @@ part for queries, keys and values each, and a matrix that is read transposed is 
 (its product's operands swap their roles). Parts that one reader wants side by side share a tensor.
 """
 
-import os
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -41,6 +41,9 @@ from gateformer.compiler.lowering_matrices import (
 Use = Literal["left", "right", "operand", "stream", "scores", "output"]
 """What a block is read for: the sides of a product of two tensors, a product with weights, a norm
 or a residual, a softmax, the host."""
+
+WIDE: tuple[Use, ...] = ("stream", "output")
+"""Uses that read int16; the others read int8."""
 
 
 @dataclass(eq=False)
@@ -161,7 +164,7 @@ class Layout:
                 if reader
                 else ValueError("an output is no block")
             )
-        block = Block(reader, use, *ids.shape, pieces)
+        block = Block(reader, use, len(ids), ids.shape[1], pieces)
         self._blocks.append(block)
         for piece in pieces:
             self._asked.setdefault(piece.matrix.base, []).append((piece, use))
@@ -177,7 +180,7 @@ class Layout:
             bases = np.array([self._pool.of(int(element)).base for element in line])
             cuts = [0, *(np.flatnonzero(np.diff(bases)) + 1).tolist(), len(line)]
             pieces = []
-            for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+            for start, stop in pairwise(cuts):
                 part = ids[start:stop] if axis == 0 else ids[:, start:stop]
                 piece = (
                     self._piece(part, *((start, 0) if axis == 0 else (0, start)))
@@ -204,10 +207,14 @@ class Layout:
         """The parts that the pieces asked of a matrix need."""
         parts: list[Part] = []
         definition = matrix.definition
-        coded = isinstance(definition, Constant | Input)
-        flexible = coded or (isinstance(definition, Contraction) and definition.b is None)
+        flexible = isinstance(definition, Constant | Input) or (
+            isinstance(definition, Contraction) and definition.b is None
+        )
+        # A norm alone writes int8 and int16 at once.
+        one_width = not isinstance(definition, Normalization)
         asked = sorted(self._asked.get(matrix.base, []), key=lambda ask: int(ask[0].cols.min()))
         for piece, use in asked:
+            self._check_use(matrix, use)
             cols = piece.cols if flexible else np.arange(matrix.cols)
             part = next(
                 (
@@ -215,7 +222,7 @@ class Layout:
                     for p in parts
                     if p.transposed == piece.transposed
                     and any(np.array_equal(group, cols) for group in p.groups)
-                    and not (coded and (p.use == "stream") != (use == "stream"))
+                    and not (one_width and (p.use in WIDE) != (use in WIDE))
                 ),
                 None,
             )
@@ -241,6 +248,19 @@ class Layout:
             piece.part = part
         return parts
 
+    @staticmethod
+    def _check_use(matrix: Matrix, use: Use) -> None:
+        """Sums are int16, activations int8, and only a product can finish a softmax."""
+        match matrix.definition:
+            case SoftmaxRows() if use != "left":
+                raise matrix.unsupported(
+                    "the result of softmax goes only into a product, as its left operand"
+                )
+            case Contraction(residual=residual) if residual is not None and use not in WIDE:
+                raise matrix.unsupported("no engine multiplies a sum that no norm has scaled down")
+            case Contraction(activation=name) if name is not None and use == "stream":
+                raise matrix.unsupported("no engine adds or normalizes the result of an activation")
+
     def _ask_operands(self, part: Part) -> None:
         matrix, node = part.matrix, part.matrix.node
         rows = slice(part.first, part.last)
@@ -251,6 +271,7 @@ class Layout:
                     a = c.a[rows][:, part.k_order]
                     part.reads["a"] = self._ask(a, "operand", node)
                 else:
+                    self._check_softmax(part, c)
                     part.reads["a"] = self._ask(c.a[rows], "left", node)
                     part.reads["b"] = self._ask(c.b[part.columns], "right", node)
                 if c.residual is not None:
@@ -261,6 +282,14 @@ class Layout:
                 part.reads["source"] = self._ask(source[rows], "stream", node)
             case SoftmaxRows(source):
                 part.reads["source"] = self._ask(source[rows], "scores", node)
+
+    def _check_softmax(self, part: Part, c: Contraction) -> None:
+        source = self._pool.sole(c.a)
+        if source is not None and isinstance(source.definition, SoftmaxRows):
+            if part.transposed:
+                raise part.matrix.unsupported("no engine transposes the product of a softmax")
+            if c.bias is not None or c.activation is not None:
+                raise part.matrix.unsupported("no engine ends a softmax in a bias or an activation")
 
     def _column_order(self, ids: Ids) -> np.ndarray:
         """The order in which the columns of a block are easiest to read: weights can follow any."""
@@ -297,12 +326,11 @@ class Layout:
             all(part.tensor is None for part in parts)
             and len(segments) == 1
             and len(set(map(id, parts))) == len(parts)
-            and all(piece.shape == part.shape for piece, part in zip(block.pieces, parts, strict=True))
+            and [piece.shape for piece in block.pieces] == [part.shape for part in parts]
         )
         if not fits:
             raise block.refuse("what it reads is put together in a way that no engine can write")
-        name = os.path.commonprefix([part.matrix.name for part in parts]).rstrip("/#")
-        name = self._unique(name or f"{parts[0].matrix.name}/joined")
+        name = self._unique(_common([part.matrix.name for part in parts]))
         segment = segments.pop()
         if not side_by_side and segment != block.cols:
             raise block.refuse("it joins rows of tensors that are split into heads")
@@ -436,10 +464,17 @@ class Layout:
             raise part.matrix.unsupported("its operands are split into heads differently")
 
     def _add_constant(self, name: str, data: np.ndarray, segment: int) -> Tensor:
-        tensor = Tensor(self._unique(name), *data.shape, Role.CONSTANT, segment, data)
+        rows, cols = data.shape
+        tensor = Tensor(self._unique(name), rows, cols, Role.CONSTANT, segment, data)
         self.tensors[tensor.name] = tensor
         return tensor
 
 
 def _is_run(indices: np.ndarray) -> bool:
     return bool(np.all(np.diff(indices) == 1))
+
+
+def _common(names: list[str]) -> str:
+    """The name of what `name/0`, `name/1`, ... are the parts of."""
+    stems = {name.rpartition("/")[0] for name in names}
+    return stems.pop() if len(stems) == 1 else names[0]

@@ -19,6 +19,13 @@ Ids = np.ndarray
 """int64 element numbers."""
 
 
+@dataclass(frozen=True)
+class Symbol:
+    """A tensor that the accelerator computes: the numbers of its elements, in its shape."""
+
+    ids: Ids
+
+
 class UnsupportedError(ModelError):
     """A node that no engine can do. It may still run on the host, where nothing follows it."""
 

@@ -37,6 +37,9 @@ from gateformer.spec.errors import ConfigError, ModelError
 
 STREAM_HEADROOM = 1.25
 """Range of the residual stream over what calibration saw."""
+SCORES_HEADROOM = 1.25
+"""Range of softmax's scores over what calibration saw: where the largest score of a row saturates,
+the row is lost, while a coarser step makes every probability a little less exact."""
 OUTPUT_HEADROOM = 1.5
 """Range of the model's outputs over what calibration saw."""
 LARGEST_SCALE = 65535 / 65536
@@ -45,8 +48,8 @@ LARGEST_RECIPROCAL = 15.0
 """The largest ratio of V's scale to that of the result: softmax's numerator has 32 bits, 28 of them
 fractional."""
 LEAST_SCALE = 2.0**-22
-"""The smallest ratio of a weight row: it leaves the record's multiplier 6 significant bits, and what
-such a row adds to a result is less than one step."""
+"""The smallest ratio of a weight row: it leaves the record's multiplier 6 significant bits, and
+what such a row adds to a result is less than one step."""
 BIAS_LIMIT = 2.0**30
 """Magnitude of an int32 bias; the other half of the range is the products' and the zero point's."""
 
@@ -59,9 +62,7 @@ class QuantizationOptions:
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
-            raise ConfigError(
-                f"estimator is {self.estimator!r}: one of {', '.join(ESTIMATORS)}"
-            )
+            raise ConfigError(f"estimator is {self.estimator!r}: one of {', '.join(ESTIMATORS)}")
 
 
 def quantize(
@@ -189,10 +190,8 @@ class _Quantizer:
                 raise ModelError(
                     f"operation {op.name!r}: no bias or activation may follow softmax's product"
                 )
-            if op.activation and self._config.gelu == "polynomial" and op.activation not in (
-                "gelu",
-                "gelu_tanh",
-            ):
+            polynomial = self._config.gelu == "polynomial"
+            if polynomial and op.activation not in (None, "gelu", "gelu_tanh"):
                 raise ModelError(
                     f"operation {op.name!r} ends in {op.activation}: the polynomial computes GELU "
                     'only; use gelu = "table"'
@@ -209,9 +208,13 @@ class _Quantizer:
     def _choose_narrow(self) -> None:
         """Scales of int8 tensors but weights, and of what goes into activations."""
         lopsided = self._lopsided()
+        scores = {op.source.tensor for op in self._softmaxes.values()}
         for name in sorted(self._narrow - set(self._softmaxes)):
             statistics = self._statistics(name)
-            if name in lopsided:
+            if name in scores:
+                scale = scales.symmetric_scale(statistics, 8, "minmax") * SCORES_HEADROOM
+                self._scale8[name] = scale, 0
+            elif name in lopsided:
                 self._scale8[name] = scales.affine_scale(statistics, self._estimator)
             else:
                 self._scale8[name] = (
@@ -257,10 +260,10 @@ class _Quantizer:
             output = any(self._graph.tensors[name].role == Role.OUTPUT for name in members)
             headroom = OUTPUT_HEADROOM if output else STREAM_HEADROOM
             scale = scales.positive(limit) * headroom / top
-            for op in self._graph.operations:
-                if isinstance(op, Norm) and op.source.tensor in members:
+            for norm in self._graph.operations:
+                if isinstance(norm, Norm) and norm.source.tensor in members:
                     # The norm takes an epsilon of at most 32 bits, in codes squared.
-                    scale = max(scale, op.source.cols * math.sqrt(op.epsilon / (2**32 - 2)))
+                    scale = max(scale, norm.source.cols * math.sqrt(norm.epsilon / (2**32 - 2)))
             self._scale16.update(dict.fromkeys(members, scale))
 
     def _raise_scales(self) -> None:
@@ -311,7 +314,8 @@ class _Quantizer:
         """The real value of 1 in the product's sums: one for each weight row, or one for all."""
         weights = self._weights(op)
         if weights is None:
-            return np.array([op.factor * self._scale8[op.a.tensor][0] * self._scale8[op.b.tensor][0]])
+            (left, _), (right, _) = self._scale8[op.a.tensor], self._scale8[op.b.tensor]
+            return np.array([op.factor * left * right])
         other = op.a if weights is op.b else op.b
         return op.factor * self._scale8[other.tensor][0] * self._weight_scales(op, weights, other)
 
@@ -389,8 +393,7 @@ class _Quantizer:
         residual = None if op.residual is None else self._wide_view(op.residual)
         a, b = self._narrow_view(op.a), self._narrow_view(op.b)
         if op.a.tensor in self._softmaxes:
-            records = f"{op.a.tensor}/records"
-            return QGemm(op.name, a, b, out, records, True, None, residual)
+            return QGemm(op.name, a, b, out, f"{op.a.tensor}/records", True, None, residual)
         weights = self._weights(op)
         sums = self._accumulator_scales(op)
         by_row = op.by_row
@@ -444,21 +447,19 @@ class _Quantizer:
         bound = math.floor(1.769 * math.sqrt(2) / s)
         one = math.floor(2 / (0.2888 * s * s))
         if bound >= 1 << 12 or one >= 1 << 20:
-            raise ModelError(f"operation {op.name!r}: its scale is too fine for the GELU polynomial")
+            raise ModelError(f"operation {op.name!r}: its scale is too fine for the polynomial")
         try:
             multiplier, selector = arithmetic.encode_scale(s / (2 * one * scale))
         except (ValueError, ZeroDivisionError):
             raise ModelError(
-                f"operation {op.name!r}: its scale is too coarse for the GELU polynomial"
+                f"operation {op.name!r}: its scale is too coarse for the polynomial"
             ) from None
         return arithmetic.pack_polynomial(bound, one, multiplier, selector, zero)
 
     def _softmax(self, op: Softmax) -> QSoftmax:
         """The records carry the scale of the product that follows: of V over that of its result."""
         followers = [g for g in self._gemms if g.a.tensor == op.target.tensor]
-        ratios = {
-            g.factor * self._scale8[g.b.tensor][0] / self._result_scale(g) for g in followers
-        }
+        ratios = {g.factor * self._scale8[g.b.tensor][0] / self._result_scale(g) for g in followers}
         if len(ratios) != 1:
             raise ModelError(f"operation {op.name!r}: exactly one product must read its result")
         numerator = round(2.0**28 * ratios.pop())

@@ -31,9 +31,8 @@ def symmetric_scale(statistics: Statistics, bits: int, estimator: Estimator) -> 
     values = statistics.values
     if estimator == "percentile":
         return positive(float(np.percentile(np.abs(values), PERCENTILE))) / top
-    return _least_error(
-        values, [(limit * share / top, 0) for share in CANDIDATES], -top - 1, top
-    )[0]
+    candidates = [(float(limit * share / top), 0) for share in CANDIDATES]
+    return _least_error(values, candidates, -top - 1, top)[0]
 
 
 def affine_scale(statistics: Statistics, estimator: Estimator) -> tuple[float, int]:
@@ -46,9 +45,8 @@ def affine_scale(statistics: Statistics, estimator: Estimator) -> tuple[float, i
         low = min(float(np.percentile(values, 100 - PERCENTILE)), 0.0)
         high = max(float(np.percentile(values, PERCENTILE)), 0.0)
         return _affine(low, high)
-    return _least_error(
-        values, [_affine(low * share, high * share) for share in CANDIDATES], -128, 127
-    )
+    candidates = [_affine(float(low * share), float(high * share)) for share in CANDIDATES]
+    return _least_error(values, candidates, -128, 127)
 
 
 def _affine(low: float, high: float) -> tuple[float, int]:

@@ -51,8 +51,8 @@ class Trace(wiring.Signature):
 
 
 class Accelerator(wiring.Component):
-    """`registers` is the host's bus; `dram_read` and `dram_write` are there where config.dram has
-    them.
+    """`registers` is the host's bus; `running` is 1 while a program runs; `dram_read` and
+    `dram_write` are there where config.dram has them.
 
     With `trace`, for simulation only: `trace_epilogue`, `trace_vector` and `trace_dma` show what
     these engines do (what DMA writes to DRAM passes `dram_write`), and `stall` keeps back the reads
@@ -62,7 +62,7 @@ class Accelerator(wiring.Component):
     def __init__(self, config: AcceleratorConfig, *, trace: bool = False) -> None:
         self.config = config
         self.trace = trace
-        members: dict[str, Any] = {"registers": In(RegisterBus())}
+        members: dict[str, Any] = {"registers": In(RegisterBus()), "running": Out(1)}
         if config.dram != "none":
             members["dram_read"] = Out(DramRead(config))
         if config.dram == "readwrite":
@@ -121,6 +121,7 @@ class Accelerator(wiring.Component):
         for name in ("running", "done", "error", "code", "engine", "error_pc"):
             m.d.comb += getattr(registers, name).eq(getattr(sequencer, name))
         m.d.comb += [
+            self.running.eq(sequencer.running),
             sequencer.waiting.eq(queues.waiting),
             sequencer.active.eq(queues.active),
             sequencer.empty.eq(queues.empty),

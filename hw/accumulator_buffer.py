@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, Signature
@@ -73,7 +73,7 @@ class AccumulatorBuffer(Component):
         lanes, sets = config.epilogue_lanes, config.rows // config.epilogue_lanes
         tiles = self.tiles
 
-        def next_slot(slot: Signal) -> Mux:
+        def next_slot(slot: Signal) -> Value:
             return Mux(slot == config.accumulator_tiles - 1, 0, slot + 1)
 
         write_slot = Signal(range(config.accumulator_tiles))

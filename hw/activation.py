@@ -80,9 +80,13 @@ class Activation(Component):
             m.d.sync += result.eq(read.data)
 
     def _polynomial(self, m: Module) -> None:
-        # The first byte in ends lowest after _PARAMETER_BYTES shifts: no position is needed.
+        # Bytes enter at the top and the first ends lowest; what follows the last is padding.
         parameters = Signal(8 * _PARAMETER_BYTES, reset_less=True)
-        with m.If(self.fill_valid):
+        missing = Signal(range(_PARAMETER_BYTES + 1))
+        with m.If(self.fill_start):
+            m.d.sync += missing.eq(_PARAMETER_BYTES)
+        with m.Elif(self.fill_valid & (missing != 0)):
+            m.d.sync += missing.eq(missing - 1)
             m.d.sync += parameters.eq(Cat(parameters[8:], self.fill_byte))
         for lane in range(self.config.epilogue_lanes):
             m.submodules[f"gelu_{lane}"] = gelu = PolynomialGelu(self.config)

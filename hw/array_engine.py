@@ -7,7 +7,7 @@ from amaranth.lib.wiring import Component, Out, connect, flipped
 
 from gateformer.hw.accumulator_buffer import AccumulatorBuffer, AccumulatorRead
 from gateformer.hw.array_control import ArrayControl
-from gateformer.hw.feeder import Ring
+from gateformer.hw.feeder import Ring, ring_latency
 from gateformer.hw.interfaces import InstructionPort, LocalRead
 from gateformer.hw.loader import Loader
 from gateformer.hw.systolic_array import SystolicArray
@@ -57,7 +57,7 @@ class ArrayEngine(Component):
     def latency(self) -> int:
         """Cycles from `busy` of a tile's last step to `tiles.tile_valid`, if no tile is older."""
         config = self.config
-        return Ring.LATENCY + self._array.latency + config.cols - 1 + config.rows - 1 + 1
+        return ring_latency(config) + self._array.latency + config.cols - 1 + config.rows - 1 + 1
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -98,7 +98,7 @@ class ArrayEngine(Component):
             ]
 
         valid, last = control.valid, control.last
-        for i in range(Ring.LATENCY):
+        for i in range(ring_latency(config)):
             valid_delayed = Signal(name=f"valid_{i}")
             last_delayed = Signal(name=f"last_{i}", reset_less=True)
             m.d.sync += [valid_delayed.eq(valid), last_delayed.eq(last)]

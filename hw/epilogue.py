@@ -100,7 +100,7 @@ class Epilogue(Component):
         issue = self._issue(m, columns, operands, table)
         self._lanes(m, columns.head, issue, parameters, operands, activation, address)
         m.d.comb += [
-            activation.fill_start.eq(walk.start),
+            activation.fill_start.eq(walk.start & table),
             activation.fill_valid.eq(operands.table_valid),
             activation.fill_byte.eq(operands.table_byte),
             activation.lookup.eq(instruction.activation & ~table),
@@ -112,7 +112,7 @@ class Epilogue(Component):
 
     def _write_depth(self, activation: Activation) -> int:
         """Words under way: enough for one a cycle through the table's latency."""
-        least = 16 if activation.latency <= 4 else 32
+        least = 16 if activation.latency <= 4 else 64
         return max(least, _power_of_two(2 * self.config.epilogue_lanes))
 
     def _control(
@@ -153,9 +153,7 @@ class Epilogue(Component):
                 m.d.comb += parameters.release.eq(instruction.release_p & ~table)
                 m.next = "IDLE"
 
-    def _issue(
-        self, m: Module, columns: Queue, operands: EpilogueOperands, table: Value
-    ) -> Signal:
+    def _issue(self, m: Module, columns: Queue, operands: EpilogueOperands, table: Value) -> Signal:
         """Takes the next column from the queue when it can run; returns when that is."""
         config, instruction = self.config, self.instructions.stream.payload
         lanes = config.epilogue_lanes
@@ -169,9 +167,7 @@ class Epilogue(Component):
             last.eq(column.emit | (instruction.addend & column.low[: word_log - 2].all())),
             with_operands.eq(instruction.addend | instruction.residual | table),
         ]
-        distance = Mux(
-            instruction.addend & instruction.residual & ~table, 2 * lanes - 1, lanes - 1
-        )
+        distance = Mux(instruction.addend & instruction.residual & ~table, 2 * lanes - 1, lanes - 1)
         since_first = Signal(range(2 * lanes))
         since_last = Signal(range(2 * lanes))
         for wait, mark in ((since_first, first), (since_last, last)):
@@ -234,6 +230,9 @@ class Epilogue(Component):
         for time in range(1, max(*times.values(), lanes) + 1):
             moving.append(Signal(layout, name=f"moving_{time}"))
             m.d.sync += moving[time].eq(moving[time - 1])
+            # What has left early is still under way when the next instruction leaves later.
+            with m.If(self.instructions.stream.ready):
+                m.d.sync += [moving[time].valid.eq(0), moving[time].emit.eq(0)]
 
         # The outputs leave the pipeline where they are ready: all of an instruction's at one place.
         leaving = Signal(layout)

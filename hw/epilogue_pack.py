@@ -38,9 +38,7 @@ class WordPacker(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        word = [
-            Signal(8, name=f"byte_{i}", reset_less=True) for i in range(self.config.word_bytes)
-        ]
+        word = [Signal(8, name=f"byte_{i}", reset_less=True) for i in range(self.config.word_bytes)]
         m.d.comb += self.word.eq(Cat(word))
         for i, byte in enumerate(word):
             with m.If(self.bytes[i]):

@@ -167,9 +167,7 @@ class EpilogueWalk(Component):
                 m.d.comb += next_kind.eq(Kind.OUT)
             with m.Default():
                 m.d.comb += kind_last.eq(1)
-        first_kind = Mux(
-            instruction.addend, Kind.ADDEND, Mux(residual, Kind.RESIDUAL, Kind.OUT)
-        )
+        first_kind = Mux(instruction.addend, Kind.ADDEND, Mux(residual, Kind.RESIDUAL, Kind.OUT))
         with m.If(go & ~addressed):
             m.d.sync += lane.eq(Mux(lane_last, 0, lane + 1))
             with m.If(lane_last):

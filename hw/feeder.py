@@ -9,18 +9,26 @@ from gateformer.hw.processing_element import operands_layout
 from gateformer.spec.config import AcceleratorConfig
 
 
+def ring_latency(config: AcceleratorConfig) -> int:
+    """Cycles from a read position to the operands of bank 0: the RAM's, and one for the way.
+
+    RAM blocks and multipliers lie far apart, and the RAM's parts are chosen between: with a
+    register there, an ECP5 gains 20 MHz. iCE40 has no logic cells to spare for it, and one part.
+    """
+    return WordRam.LATENCY + (config.family != "ice40")
+
+
 class Ring(Component):
     """`banks` banks of `depth` words that share their positions.
 
     A cycle with `write_enable` writes `write_data` at `write_position` of bank `write_bank`.
 
     Step `read_step` (of the word_bytes / lanes steps in a word) of the word at `read_position` is
-    read from bank 0 at once and from bank i i cycles later: `operands[i]` holds it LATENCY + i
-    cycles later. Who releases a position waits `banks - 1` cycles after its last read. The RAMs are
-    read in every cycle; only a word that nobody uses may be read while it is written.
+    read from bank 0 at once and from bank i i cycles later: `operands[i]` holds it
+    ring_latency(config) + i cycles later. Who releases a position waits `banks - 1` cycles after
+    its last read. The RAMs are read in every cycle; only a word that nobody uses may be read while
+    it is written.
     """
-
-    LATENCY = WordRam.LATENCY
 
     write_enable: Signal
     write_bank: Signal
@@ -50,6 +58,7 @@ class Ring(Component):
         m = Module()
         config = self.config
         position, step = self.read_position, self.read_step
+        operands = Signal.like(self.operands, reset_less=True)
         words = []
         for i in range(self.banks):
             bank = WordRam(depth=self.depth, width_bytes=config.word_bytes, family=config.family)
@@ -74,5 +83,7 @@ class Ring(Component):
             bank_index = delay - WordRam.LATENCY
             if bank_index >= 0:
                 chosen = words[bank_index].word_select(step, 8 * config.lanes)
-                m.d.comb += self.operands[bank_index].as_value().eq(chosen)
+                domain = m.d.comb if ring_latency(config) == WordRam.LATENCY else m.d.sync
+                domain += operands[bank_index].as_value().eq(chosen)
+        m.d.comb += self.operands.eq(operands)
         return m

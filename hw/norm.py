@@ -276,10 +276,11 @@ class Norm(Component):
         with m.If(self.start & ~self.fill):
             m.d.sync += rows_left.eq(self.rows)
 
-        # From `go` on: 1 ring data, 7 normalized, 12 int16 output, 13 int8 output.
-        codes_at = 1
+        # From `go` on: 1 ring data, 2 codes, 8 normalized, 13 int16 output, 14 int8 output.
+        codes_at = 2
         normalized_at = codes_at + NormalizeLane.LATENCY
-        output16_at = normalized_at - 1 + GainLane.LATENCY
+        address_at = normalized_at - GainLane.ADDRESS_LEAD
+        output16_at = normalized_at + GainLane.LATENCY
         output8_at = output16_at + 1
         flags: list[Signal] = []
         value: Value = Cat(go, go & row_end)
@@ -313,9 +314,9 @@ class Norm(Component):
         m.d.comb += released.eq(loads[-1])
 
         address = Signal(range(groups))
-        with m.If(valid(normalized_at - 1)):
+        with m.If(valid(address_at)):
             m.d.sync += address.eq(address + 1)
-            with m.If(end(normalized_at - 1)):
+            with m.If(end(address_at)):
                 m.d.sync += address.eq(0)
 
         # Gain records: one a step, to the lanes in turn.
@@ -337,8 +338,10 @@ class Norm(Component):
         for lane in range(lanes):
             normalize = NormalizeLane(config)
             m.submodules[f"normalize_{lane}"] = normalize
+            code = Signal(CODE, name=f"code_{lane}", reset_less=True)
+            m.d.sync += code.eq(ring.read_data.word_select(lane, 16))
             m.d.comb += [
-                normalize.code.eq(ring.read_data.word_select(lane, 16)),
+                normalize.code.eq(code),
                 normalize.factor.eq(factor),
                 normalize.offset.eq(offset),
                 normalize.shift.eq(shift),

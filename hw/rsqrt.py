@@ -45,7 +45,12 @@ class Rsqrt(Component):
             mantissa[14].eq(shifted[-2] | ~shifted[-1]),
         ]
 
-        table = Memory(shape=16, depth=1 << RSQRT_INDEX_BITS, init=[int(x) for x in rsqrt_table()])
+        table = Memory(
+            shape=16,
+            depth=1 << RSQRT_INDEX_BITS,
+            init=[int(entry) for entry in rsqrt_table()],
+            attrs={"ram_style": "block"},
+        )
         m.submodules.table = table
         entry = table.read_port()
         m.d.comb += entry.addr.eq(mantissa[-RSQRT_INDEX_BITS:])

@@ -218,9 +218,14 @@ class Softmax(Component):
         with m.If(load_2):
             m.d.sync += largest.eq(maximum.maximum)
 
+        entry = Signal(8, reset_less=True)
+        entry_valid = Signal()
         fill_address = Signal(8, reset_less=True)
-        m.d.sync += fill_address.eq(Mux(self.start, 0, fill_address + source.valid))
-        entry = group.word_select(source.step[:lane_bits], 8) if lane_bits else group
+        m.d.sync += [
+            entry.eq(group.word_select(source.step[:lane_bits], 8) if lane_bits else group),
+            entry_valid.eq(self.fill & source.valid),
+            fill_address.eq(Mux(self.start, 0, fill_address + entry_valid)),
+        ]
         numerators = []
         for lane in range(lanes):
             # Filling and looking up are different instructions: never in one cycle.
@@ -233,7 +238,7 @@ class Softmax(Component):
             m.d.comb += [
                 write.addr.eq(fill_address),
                 write.data.eq(entry),
-                write.en.eq(self.fill & source.valid),
+                write.en.eq(entry_valid),
                 read.addr.eq(difference),
             ]
             m.d.sync += [

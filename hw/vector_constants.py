@@ -1,6 +1,8 @@
 """What is constant in a normalized row: from its two sums to a factor, an offset and a shift."""
 
-from amaranth import Cat, Module, Shape, Signal
+from collections.abc import Sequence
+
+from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.multiplier import Multiplier
@@ -98,30 +100,48 @@ class RowConstants(Component):
             m.d.comb += half[4 * shift - 1].eq(self.shift == shift)
 
         # Horner's scheme over limbs, highest first: each step subtracts a product from the
-        # accumulator, which before that may move up by a limb and take in a limb of the addend.
-        # Step: operands a and b, what comes in from below (None: the accumulator stays in place).
-        count, low, high = negative_count, total_low, total_high
+        # accumulator, which before that may move up by a limb and take in a limb of an addend.
+        # Step: operands a and b, and what comes in from below (None: nothing moves).
+        a_choices = (negative_count, total_low, total_high)
+        b_choices = (*squares, total_low, total_high, root)
+        addends = (
+            Const(0, LIMB),
+            self.epsilon[LIMB:],
+            self.epsilon[:LIMB],
+            half[LIMB:],
+            half[:LIMB],
+        )
+        count, low, high = range(3)
+        square_low, square_middle, square_high, b_low, b_high, b_root = range(6)
         variance = (
-            (count, squares[2], None),
-            (high, high, None),
-            (count, squares[1], self.epsilon[LIMB:]),
-            (low, high, None),
-            (low, high, None),
-            (count, squares[0], self.epsilon[:LIMB]),
-            (low, low, None),
+            (count, square_high, None),
+            (high, b_high, None),
+            (count, square_middle, 1),
+            (low, b_high, None),
+            (low, b_high, None),
+            (count, square_low, 2),
+            (low, b_low, None),
         )
         constants = (
-            (count, root, None),
-            (high, root, None),
-            (low, root, half[:LIMB]),
+            (count, b_root, None),
+            (high, b_root, 3),
+            (low, b_root, 4),
         )
         steps = variance + constants
+
+        def choose(step: Signal, codes: Sequence[int], name: str) -> Signal:
+            code = Signal(range(max(codes) + 1), name=name)
+            m.d.comb += code.eq(Array(codes)[step])
+            return code
+
         step = Signal(range(len(steps)), reset_less=True)
         issue = Signal()
-        with m.Switch(step):
-            for i, (a, b, _) in enumerate(steps):
-                with m.Case(i):
-                    m.d.comb += [multiplier.a.eq(a), multiplier.b.eq(b)]
+        a_code = choose(step, [a for a, _, _ in steps], "a_code")
+        b_code = choose(step, [b for _, b, _ in steps], "b_code")
+        m.d.comb += [
+            multiplier.a.eq(Array(a_choices)[a_code]),
+            multiplier.b.eq(Array(b_choices)[b_code]),
+        ]
         with m.If(issue):
             m.d.sync += step.eq(step + 1)
 
@@ -135,14 +155,10 @@ class RowConstants(Component):
 
         accumulator = Signal(self.variance_bits, reset_less=True)
         base = Signal.like(accumulator)
-        m.d.comb += base.eq(accumulator)
-        with m.Switch(arrive_step):
-            for i, (_, _, below) in enumerate(steps):
-                if below is not None:
-                    incoming = Signal(LIMB, name=f"incoming_{i}")
-                    m.d.comb += incoming.eq(below)
-                    with m.Case(i):
-                        m.d.comb += base.eq(Cat(incoming, accumulator))
+        addend = choose(arrive_step, [code or 0 for _, _, code in steps], "addend_code")
+        incoming = Signal(LIMB)
+        m.d.comb += incoming.eq(Array(addends)[addend])
+        m.d.comb += base.eq(Mux(addend != 0, Cat(incoming, accumulator), accumulator))
         with m.If(arrive):
             with m.If(arrive_step == len(variance)):
                 m.d.sync += self.factor.eq(multiplier.p)
@@ -163,7 +179,7 @@ class RowConstants(Component):
                 m.d.comb += rsqrt.start.eq(1)
                 m.next = "ROOT"
             with m.State("ROOT"):
-                m.d.sync += [accumulator.eq(half >> LIMB), root.eq(rsqrt.root), cut.eq(s[:2])]
+                m.d.sync += [accumulator.eq(0), root.eq(rsqrt.root), cut.eq(s[:2])]
                 with m.If(~rsqrt.busy):
                     m.next = "CUT"
             with m.State("CUT"):

@@ -16,7 +16,7 @@ class VectorEngine(Component):
     """Executes SOFTMAX, NORM, EXP_TABLE and NORM_GAIN (spec/isa.py), one at a time.
 
     Rows are pipelined within an instruction, not across two. `busy` is 1 while an instruction is
-    worked on. An instruction with a size of 0, or a NORM without outputs, ends after two cycles.
+    worked on. An instruction with a size of 0, or a NORM without outputs, ends after three cycles.
     Lengths are within softmax_length and norm_length: the sequencer has checked them.
 
     Sustained cycles a row, if memory never stalls: softmax ceil(length / word_bytes) * word_bytes /
@@ -48,12 +48,13 @@ class VectorEngine(Component):
         connect(m, reader.read, flipped(self.read))
         connect(m, writer.write, flipped(self.write))
 
-        # Decoded from the payload, which stays until the instruction is complete.
+        # Decoded from the payload, which stays until the instruction is complete: the kind first,
+        # then the sizes.
         is_softmax = Signal()
         is_norm = Signal()
         is_exp_table = Signal()
         is_norm_gain = Signal()
-        m.d.comb += [
+        m.d.sync += [
             is_softmax.eq(fields.opcode == Opcode.SOFTMAX),
             is_norm.eq(fields.opcode == Opcode.NORM),
             is_exp_table.eq(fields.opcode == Opcode.EXP_TABLE),
@@ -150,6 +151,9 @@ class VectorEngine(Component):
 
         with m.FSM(name="state"):
             with m.State("IDLE"), m.If(stream.valid):
+                m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.comb += self.busy.eq(1)
                 m.next = "START"
             with m.State("START"):
                 with m.If(nothing):

@@ -15,11 +15,12 @@ class GainLane(Component):
     """output = spec.arithmetic.gain(normalized, gain, bias, NORM_SHIFTS[shift], bits).
 
     The lane keeps `depth` gains and biases, written with `fill`. `address` is that of the value
-    that comes on `normalized` one cycle later; `output` follows the address LATENCY cycles later. A
-    new value every cycle. `shift` stays.
+    that comes on `normalized` ADDRESS_LEAD cycles later; `output` follows `normalized` LATENCY
+    cycles later. A new value every cycle. `shift` stays.
     """
 
-    LATENCY = 6
+    ADDRESS_LEAD = 2
+    LATENCY = 5
 
     def __init__(self, *, depth: int, bits: int, family: str) -> None:
         self.depth = depth
@@ -54,16 +55,19 @@ class GainLane(Component):
             ]
             return read.data
 
-        address_1 = Signal.like(self.address, reset_less=True)
-        m.d.sync += address_1.eq(self.address)
-        m.submodules.multiplier = multiplier = Multiplier(CODE, CODE, self.family)
-        m.d.comb += [
-            multiplier.a.eq(self.normalized),
-            multiplier.b.eq(table(CODE, self.fill_gain, self.address, "gains")),
-        ]
-        # Both arrive in cycle 3 after the address.
+        gain = Signal(CODE, reset_less=True)
         bias = Signal(Shape(32, signed=True), reset_less=True)
-        m.d.sync += bias.eq(table(bias.shape(), self.fill_bias, address_1, "biases"))
+        address_1 = Signal.like(self.address, reset_less=True)
+        address_2 = Signal.like(self.address, reset_less=True)
+        m.submodules.multiplier = multiplier = Multiplier(CODE, CODE, self.family)
+        # The gain is there with its value, the bias with their product.
+        m.d.sync += [
+            gain.eq(table(CODE, self.fill_gain, self.address, "gains")),
+            address_1.eq(self.address),
+            address_2.eq(address_1),
+            bias.eq(table(bias.shape(), self.fill_bias, address_2, "biases")),
+        ]
+        m.d.comb += [multiplier.a.eq(self.normalized), multiplier.b.eq(gain)]
         value = Signal(Shape(33, signed=True), reset_less=True)
         m.d.sync += value.eq(multiplier.p + bias)
 

@@ -72,22 +72,23 @@ class RowReader(Component):
         with m.Elif(timer != 0):
             m.d.sync += timer.eq(timer - 1)
 
-        row_address = Signal(16, reset_less=True)
-        next_row = Signal(16)
-        m.d.comb += next_row.eq(row_address + self.stride)
-        with m.If(taken):
+        # The next row's address stands ready; the first row gets there by a step of its own.
+        next_row = Signal(16, reset_less=True)
+        first = Signal()
+        m.d.sync += first.eq(self.start)
+        with m.If(first | (taken & request_last)):
+            m.d.sync += [request.payload.eq(next_row), next_row.eq(next_row + self.stride)]
+        with m.Elif(taken):
             m.d.sync += request.payload.eq(request.payload + 1)
-            with m.If(request_last):
-                m.d.sync += [request.payload.eq(next_row), row_address.eq(next_row)]
 
         with m.If(self.start):
             m.d.sync += [
-                active.eq(1),
                 rows_left.eq(self.rows),
                 words_left.eq(self.words),
-                request.payload.eq(self.address),
-                row_address.eq(self.address),
+                next_row.eq(self.address),
             ]
+        with m.If(first):
+            m.d.sync += active.eq(1)
 
         flying = Signal(LOCAL_READ_LATENCY)
         flying_last = Signal(LOCAL_READ_LATENCY, reset_less=True)
@@ -107,5 +108,5 @@ class RowReader(Component):
         with m.Else():
             m.d.sync += source.step.eq(source.step + 1)
 
-        m.d.comb += self.idle.eq(~(active | request.valid | flying.any() | source.valid))
+        m.d.comb += self.idle.eq(~(first | active | request.valid | flying.any() | source.valid))
         return m

@@ -38,21 +38,23 @@ class RowWriter(Component):
         m = Module()
         sink, request = self.sink, self.write.request
 
+        first = Signal()
+        m.d.sync += first.eq(self.start)
         addresses = []
         for channel, (start, stride) in enumerate(
             ((self.address0, self.stride0), (self.address1, self.stride1))
         ):
+            # The next row's address stands ready; the first row gets there by a step of its own.
             address = Signal(16, name=f"channel{channel}_address", reset_less=True)
-            row = Signal(16, name=f"channel{channel}_row", reset_less=True)
-            next_row = Signal(16, name=f"channel{channel}_next_row")
-            m.d.comb += next_row.eq(row + stride)
+            next_row = Signal(16, name=f"channel{channel}_next_row", reset_less=True)
+            pushed = Signal(name=f"channel{channel}_pushed")
+            m.d.comb += pushed.eq(sink.push & (sink.channel == channel))
+            with m.If(first | (pushed & sink.next_row)):
+                m.d.sync += [address.eq(next_row), next_row.eq(next_row + stride)]
+            with m.Elif(pushed & sink.next_word):
+                m.d.sync += address.eq(address + 1)
             with m.If(self.start):
-                m.d.sync += [address.eq(start), row.eq(start)]
-            with m.Elif(sink.push & (sink.channel == channel)):
-                with m.If(sink.next_row):
-                    m.d.sync += [address.eq(next_row), row.eq(next_row)]
-                with m.Elif(sink.next_word):
-                    m.d.sync += address.eq(address + 1)
+                m.d.sync += next_row.eq(start)
             addresses.append(address)
 
         # The queue is read only where it was written in an earlier cycle, and a place is written

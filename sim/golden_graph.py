@@ -80,7 +80,7 @@ def _gemm(
     out = _at(tensors, op.out)
     if isinstance(op.records, str):
         rows = tensors[op.records][op.a.row : op.a.row + op.a.rows]
-        bias, multiplier, selector = 0, rows[:, :1], rows[:, 1:]
+        bias, multiplier, selector = np.zeros((1, 1), np.int64), rows[:, :1], rows[:, 1:]
     else:
         # By row: one record a row, so a column vector.
         form = (-1, 1) if op.by_row else (1, -1)
@@ -108,7 +108,7 @@ def _gemm(
 def contract(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a [m, k] times b [n, k] transposed, int8 in, int64 out.
 
-    Computed in float64 for its speed: k * 2**14 stays below 2**53 for every k that there is, so that
+    Computed in float64 for its speed: k * 2**14 stays below 2**53 for every k that there is, so
     each sum is exact whatever its order.
     """
     return np.rint(a.astype(np.float64) @ b.astype(np.float64).T).astype(np.int64)

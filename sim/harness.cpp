@@ -57,14 +57,14 @@ class Simulation {
     }
 
     void write_dram(uint32_t address, uint8_t byte) {
-        auto &word = DRAM_ARRAY[address / DRAM_BYTES];
+        auto &word = top_->rootp->DRAM_ARRAY[address / DRAM_BYTES];
         const unsigned shift = 8 * (address % DRAM_BYTES);
         word = (word & ~(static_cast<uint64_t>(0xff) << shift)) |
                (static_cast<uint64_t>(byte) << shift);
     }
 
     uint8_t read_dram(uint32_t address) const {
-        const uint64_t word = DRAM_ARRAY[address / DRAM_BYTES];
+        const uint64_t word = top_->rootp->DRAM_ARRAY[address / DRAM_BYTES];
         return static_cast<uint8_t>(word >> (8 * (address % DRAM_BYTES)));
     }
 
@@ -72,12 +72,12 @@ class Simulation {
 
     uint32_t read_register(uint32_t address) {
         access(address, false, 0);
-        top_->response__ready = 1;
+        top_->response_ready = 1;
         top_->eval();
-        while (!top_->response__valid) cycle();
-        const uint32_t value = top_->response__payload;
+        while (!top_->response_valid) cycle();
+        const uint32_t value = top_->response_payload;
         cycle();
-        top_->response__ready = 0;
+        top_->response_ready = 0;
         return value;
     }
 
@@ -128,13 +128,13 @@ class Simulation {
     }
 
     void access(uint32_t address, bool write, uint32_t value) {
-        top_->request__payload = (static_cast<uint64_t>(value) << 7) |
+        top_->request_payload = (static_cast<uint64_t>(value) << 7) |
                                  (static_cast<uint64_t>(write) << 6) | (address & 0x3f);
-        top_->request__valid = 1;
+        top_->request_valid = 1;
         top_->eval();
-        while (!top_->request__ready) cycle();
+        while (!top_->request_ready) cycle();
         cycle();
-        top_->request__valid = 0;
+        top_->request_valid = 0;
         top_->eval();
     }
 

@@ -46,7 +46,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / f"{_TOP}.v"
     source.write_text(verilog)
-    array = f"top_->rootp->{_TOP}__DOT__dram__DOT__storage__DOT__array"
+    array = f"{_TOP}__DOT__dram__DOT__storage__DOT__array"
     flags = [f"-DDRAM_ARRAY={array}", f"-DDRAM_BYTES={config.bus_bytes}", "-std=c++17"]
     if trace:
         flags += ["-DGATEFORMER_TRACE", f"-I{_FOLDER / 'fst'}"]

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-OUTSIDE = {"build", "dist", "tests", "examples", "docs"}
+OUTSIDE = {"build", "dist", "tests", "docs"}
 
 
 def test_declared_packages_are_the_folders_with_code() -> None:

@@ -222,7 +222,8 @@ def _layer(b: Builder, form: Form, x: str) -> str:
 def _embedding(b: Builder, form: Form) -> str:
     image = b.input("image", ["batch" if form.dynamic else 1, 2, 6, 6])
     kernel = b.normal(DIM, 2, 2, 2, scale=0.5)
-    conv = b.op("Conv", image, kernel, b.normal(DIM, scale=0.1), kernel_shape=[2, 2], strides=[2, 2])
+    bias = b.normal(DIM, scale=0.1)
+    conv = b.op("Conv", image, kernel, bias, kernel_shape=[2, 2], strides=[2, 2])
     if form.dynamic:
         shape = b.op("Shape", conv)
         batch = b.op("Gather", shape, b.constant(np.array(0)), axis=0)
@@ -238,7 +239,8 @@ def _embedding(b: Builder, form: Form) -> str:
         ends = b.constant(np.array([-1, -1]))
         target = b.op("Concat", batch, ends, axis=0)
         ones = b.constant(np.ones(3, np.int64))
-        known = b.op("Where", b.op("Equal", target, b.constant(-np.ones(3, np.int64))), ones, target)
+        unknown = b.op("Equal", target, b.constant(-np.ones(3, np.int64)))
+        known = b.op("Where", unknown, ones, target)
         token = b.op("Expand", token, known)
     x = b.op("Concat", b.op("Identity", token), patches, axis=1)
     x = b.op("Add", x, b.normal(1, TOKENS, DIM, scale=0.3))

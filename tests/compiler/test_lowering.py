@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -114,3 +115,227 @@ def test_digits() -> None:
     check_views(graph)
     assert count(graph) == {Gemm: 2 * (6 + 6) + 2, Softmax: 6, Norm: 5, Copy: 1}
     assert [op.operator for op in graph.host.operations] == ["Conv"]
+
+
+def test_unread_rows_are_not_computed() -> None:
+    """After the last attention only the class token is read; keys and values need every row."""
+    graph = lower(import_model(DIGITS / "digits.onnx"))
+    last = [op for op in graph.operations if isinstance(op, Gemm)][-13:]
+    assert [op.out.rows for op in last if op.b.tensor.endswith("weight")] == [1, 17, 1, 1, 1, 1]
+    assert sum(op.by_row for op in last) == 1
+
+
+def test_fused_projection_falls_into_three(transformer: Callable[..., Path]) -> None:
+    graph = lower(import_model(transformer(qkv="five axes", layers=1, head="tokens")))
+    weights = [t for name, t in graph.tensors.items() if name.endswith("weight")]
+    assert [(w.rows, w.cols, w.segment) for w in weights] == [
+        (24, 8, 8),
+        (24, 24, 24),
+        (24, 24, 24),
+        (24, 24, 24),
+        (24, 24, 8),
+        (40, 24, 24),
+        (24, 40, 40),
+    ]
+
+
+Build = Callable[..., Any]
+
+
+def saved(b: Any, outputs: dict[str, list[int | str]], tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save(b.model(outputs), path)
+    return path
+
+
+def tokens(seed: int = 3) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(seed).normal(0, 1, (1, 6, 8)).astype(np.float32)}
+
+
+def started(builder: Build, opset: int = 17) -> tuple[Any, str]:
+    """A builder with input tokens and a first product."""
+    b = builder(opset)
+    return b, b.linear(b.input("x", [1, 6, 8]), 8, 8)
+
+
+def test_node_in_the_middle(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    y = b.op("Sin", x)
+    path = saved(b, {b.linear(y, 8, 4): [1, 6, 4]}, tmp_path)
+    with pytest.raises(ModelError, match=r"node 'node_2' \(operator 'Sin'\): no engine"):
+        lower(import_model(path))
+
+
+def test_node_at_the_end(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    y = b.op("ReduceMax", b.op("Sin", x), axes=[1], keepdims=0)
+    path = saved(b, {y: [1, 8], x: [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert [op.node for op in graph.host.operations] == ["node_2", "node_3"]
+
+
+def test_nodes_at_the_start(builder: Build, tmp_path: Path) -> None:
+    b = builder(17)
+    image = b.op("Mul", b.input("image", [1, 2, 6, 6]), b.constant(0.5))
+    y = b.op("Conv", image, b.normal(4, 2, 3, 3), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    y = b.transpose(b.reshape(b.op("Relu", y), 1, 4, 36), 0, 2, 1)
+    path = saved(b, {b.linear(y, 4, 3): [1, 36, 3]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, image_of(path))
+    operators = [op.operator for op in graph.host.operations]
+    assert operators == ["Mul", "Conv", "Relu", "Reshape", "Transpose"]
+    assert "padding" in graph.host.operations[1].reason
+
+
+def image_of(path: Path) -> dict[str, np.ndarray]:
+    return image(len(path.name))
+
+
+def test_input_in_both_integer_forms(builder: Build, tmp_path: Path) -> None:
+    """What is added and what is multiplied need different codes: two tensors from the host."""
+    b = builder(17)
+    x = b.input("x", [1, 6, 8])
+    path = saved(b, {b.op("Add", x, b.linear(x, 8, 8)): [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert sum(t.role == Role.INPUT for t in graph.tensors.values()) == 2
+
+
+def test_product_of_two_tensors_element_by_element(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    y = b.op("Mul", x, b.linear(b.op("LayerNormalization", x, b.constant(np.ones(8))), 8, 8))
+    path = saved(b, {b.linear(y, 8, 4): [1, 6, 4]}, tmp_path)
+    with pytest.raises(ModelError, match=r"operator 'Mul'\): no engine multiplies"):
+        lower(import_model(path))
+
+
+@pytest.mark.parametrize("operator", ["Sum of three", "Where", "CumSum", "unknown function"])
+def test_refused_by_name(operator: str, builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    match operator:
+        case "Sum of three":
+            y = b.op("Sum", x, x, x)
+        case "Where":
+            y = b.op("Where", b.constant(np.ones((1, 6, 8), bool)), x, x)
+        case "CumSum":
+            y = b.op("CumSum", x, b.constant(np.array(1)))
+        case _:
+            y = b.op("Exp", x)
+    path = saved(b, {b.linear(y, 8, 4): [1, 6, 4]}, tmp_path)
+    with pytest.raises(ModelError, match=r"^node 'node_2' \(operator '\w+'\): no "):
+        lower(import_model(path))
+
+
+def test_softmax_over_another_axis(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    y = b.op("MatMul", b.op("Softmax", b.op("MatMul", x, b.transpose(x, 0, 2, 1)), axis=1), x)
+    path = saved(b, {y: [1, 6, 8]}, tmp_path)
+    with pytest.raises(ModelError, match="last axis"):
+        lower(import_model(path))
+
+
+REFUSED_USES = {
+    "mask": "no norm has scaled down",
+    "sum": "no norm has scaled down",
+    "activation in the stream": "result of an activation",
+    "softmax into weights": "goes only into a product",
+    "softmax on the right": "left operand",
+    "bias after softmax": "bias or an activation",
+}
+
+
+@pytest.mark.parametrize("use", REFUSED_USES)
+def test_refused_uses(use: str, builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    scores = b.op("MatMul", x, b.transpose(x, 0, 2, 1))
+    match use:
+        case "mask":
+            scores = b.op("Add", scores, b.constant(np.triu(np.full((6, 6), -1e9), 1)))
+            y = b.op("MatMul", b.op("Softmax", scores), x)
+        case "sum":
+            y = b.op("Add", x, b.linear(x, 8, 8))
+        case "activation in the stream":
+            y = b.op("LayerNormalization", b.op("Relu", x), b.constant(np.ones(8)))
+        case "softmax into weights":
+            y = b.op("MatMul", b.op("Softmax", scores), b.normal(6, 8))
+        case "softmax on the right":
+            y = b.op("MatMul", x, b.op("Softmax", b.op("MatMul", b.transpose(x, 0, 2, 1), x)))
+        case _:
+            y = b.op("Add", b.op("MatMul", b.op("Softmax", scores), x), b.normal(8))
+    path = saved(b, {b.linear(y, 8, 4): [1, 6, 4]}, tmp_path)
+    with pytest.raises(ModelError, match=rf"^node .*{REFUSED_USES[use]}"):
+        lower(import_model(path))
+
+
+def test_product_read_in_both_integer_forms(builder: Build, tmp_path: Path) -> None:
+    """It is computed twice: products write int8 or int16."""
+    b, x = started(builder)
+    path = saved(b, {b.op("Add", x, b.linear(x, 8, 8)): [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert count(graph)[Gemm] == 3
+
+
+def test_grouped_queries(builder: Build, tmp_path: Path) -> None:
+    """Four query heads share two heads of keys and values."""
+    b = builder(17)
+    x = b.input("x", [1, 6, 8])
+    q = b.transpose(b.reshape(b.linear(x, 8, 16), 1, 6, 4, 4), 0, 2, 1, 3)
+
+    def shared(t: str) -> str:
+        t = b.transpose(b.reshape(t, 1, 6, 2, 1, 4), 0, 2, 3, 1, 4)
+        wide = b.op("Expand", t, b.constant(np.array([1, 2, 2, 6, 4])))
+        return b.reshape(wide, 1, 4, 6, 4)
+
+    k, v = shared(b.linear(x, 8, 8)), shared(b.linear(x, 8, 8))
+    scores = b.op("Softmax", b.op("MatMul", q, b.transpose(k, 0, 1, 3, 2)))
+    y = b.reshape(b.transpose(b.op("MatMul", scores, v), 0, 2, 1, 3), 1, 6, 16)
+    path = saved(b, {b.linear(y, 16, 8): [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    check_views(graph)
+    assert count(graph)[Gemm] == 4 + 8
+
+
+def test_learned_queries(builder: Build, tmp_path: Path) -> None:
+    b, k = started(builder)
+    scores = b.op("MatMul", b.normal(1, 3, 8), b.transpose(k, 0, 2, 1))
+    path = saved(b, {b.op("MatMul", b.op("Softmax", scores), k): [1, 3, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+
+
+def test_two_heads_averaged(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    both = b.op("Add", b.linear(x, 8, 4), b.linear(x, 8, 4))
+    path = saved(b, {b.op("Div", both, b.constant(2.0)): [1, 6, 4]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert [op.operator for op in graph.host.operations] == ["Div"]
+
+
+def test_transposed_output(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    path = saved(b, {b.transpose(x, 0, 2, 1): [1, 8, 6]}, tmp_path)
+    compare(path, lower(import_model(path)), tokens())
+
+
+def test_partial_scaling(builder: Build, tmp_path: Path) -> None:
+    """A scale on some columns of a product splits it; no column is computed twice."""
+    b = builder(17)
+    wide = b.linear(b.input("x", [1, 6, 8]), 8, 24)
+    q, k, v = b.ops("Split", 3, wide, b.constant(np.array([8, 8, 8])), axis=2)
+    q = b.op("Mul", q, b.constant(0.3))
+    scores = b.op("Softmax", b.op("MatMul", q, b.transpose(k, 0, 2, 1)))
+    path = saved(b, {b.op("MatMul", scores, v): [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert graph.macs == 3 * 6 * 8 * 8 + 2 * 6 * 6 * 8
+
+
+def test_no_product(builder: Build, tmp_path: Path) -> None:
+    b = builder(17)
+    path = saved(b, {b.op("Relu", b.input("x", [1, 6, 8])): [1, 6, 8]}, tmp_path)
+    with pytest.raises(ModelError, match="product"):
+        lower(import_model(path))

@@ -105,9 +105,7 @@ class Program:
         self.record_free += count // WORD
         self.memory[address * WORD : address * WORD + count] = content
         self.before[address * WORD : address * WORD + count] = content
-        self._append(
-            instruction(Opcode.ACTIVATION_TABLE, count=count, table_address=address), 0
-        )
+        self._append(instruction(Opcode.ACTIVATION_TABLE, count=count, table_address=address), 0)
 
     def _append(self, done: Instruction, outputs: int) -> None:
         self.instructions.append(done)
@@ -214,17 +212,13 @@ class Program:
                 if self.rng.random() < 0.2:
                     self.table()
             need = self.rng.randint(1, min(3 * max(ROWS, COLS) + 2, CONFIG.p_depth // 2))
-            parts = self.rng.choice((1, 1, 2))
-            for part in range(parts):
-                # A part that others follow ends with a word.
-                count = need if part == parts - 1 else ceil(need // 2 + 1, GROUP) * GROUP
-                count = min(count, need)
-                self.load(count)
-                need -= count
-                if not need:
-                    break
-            need = len(self.ring)
-            need -= self.rng.randrange(GROUP) if need > GROUP else 0
+            # A part that another follows ends with a word.
+            part = ceil(need // 2, GROUP) * GROUP
+            if 0 < part < need and self.rng.random() < 0.4:
+                self.load(part)
+                self.load(need - part)
+            else:
+                self.load(need)
             for _ in range(self.rng.choice((0, 0, 1, 2))):
                 self.random_gemm(release=0, need=need)
             self.random_gemm(release=1, need=need)

@@ -1,4 +1,4 @@
-"""The array alone, with skewed operands, random gaps between steps, and junk wherever none is due."""
+"""The array alone: skewed operands, random gaps between steps, junk wherever none is due."""
 
 import json
 import os

@@ -22,6 +22,7 @@ def test_product(a: Shape, b: Shape, tmp_path: Path) -> None:
     run_bench(Multiplier(a, b), BENCH, tmp_path / "bench", environment=names)
 
 
+@pytest.mark.filterwarnings("ignore:.*created but never used")
 @pytest.mark.parametrize("a", [signed(19), unsigned(18)])
 def test_too_wide_for_ecp5(a: Shape) -> None:
     with pytest.raises(ValueError, match="too wide"):

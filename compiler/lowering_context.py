@@ -1,0 +1,88 @@
+"""What a handler of an ONNX operator works with, and the registry of handlers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateformer.compiler.importer import ImportedModel, Node
+from gateformer.compiler.lowering_matrices import Ids, Pool, Symbol, UnsupportedError
+from gateformer.compiler.lowering_statistics import Operand, Statistic
+
+Result = Symbol | Statistic
+
+
+@dataclass(frozen=True)
+class Context:
+    """The node to handle, in its model, and the pool that takes its matrices."""
+
+    model: ImportedModel
+    pool: Pool
+    node: Node
+
+    @property
+    def name(self) -> str:
+        """What the node computes."""
+        return self.node.outputs[0]
+
+    def part_name(self, index: int, count: int) -> str:
+        """The name of one of `count` matrices that the node makes."""
+        return self.name if count == 1 else f"{self.name}/{index}"
+
+    def unsupported(self, reason: str) -> UnsupportedError:
+        return UnsupportedError(self.node, reason)
+
+    def constant(self, operand: Operand, what: str) -> np.ndarray:
+        """The operand, float64; raises UnsupportedError when it is not constant."""
+        if not isinstance(operand, np.ndarray):
+            raise self.unsupported(f"no engine takes {what} that is not constant")
+        return operand.astype(np.float64)
+
+    def symbol(self, operand: Operand) -> Ids:
+        """The elements of the operand; a constant becomes a matrix."""
+        if isinstance(operand, Symbol):
+            return operand.ids
+        if isinstance(operand, np.ndarray):
+            return self.pool.constant(f"{self.name}/constant", operand)
+        if isinstance(operand, Statistic):
+            raise UnsupportedError(operand.node, "no engine has this operator outside LayerNorm")
+        raise self.unsupported("an input is missing")
+
+
+Handler = Callable[[Context, list[Operand]], Result]
+"""From a node's operands to its first output; raises UnsupportedError when no engine can do it."""
+HANDLERS: dict[str, Handler] = {}
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
+ENGINE_OPERATORS = PRODUCTS | {"LayerNormalization"}
+"""Operators that make the accelerator start, and that never run on the host after it."""
+MOVEMENT = frozenset(
+    {
+        "Concat",
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators that only move elements."""
+
+
+def operator(*names: str) -> Callable[[Handler], Handler]:
+    """Registers a handler under the names of its operators."""
+
+    def register(handler: Handler) -> Handler:
+        for name in names:
+            HANDLERS[name] = handler
+        return handler
+
+    return register

@@ -1,0 +1,82 @@
+"""Shares the read half of the external memory port between instruction fetch and DMA."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.interfaces import DramRead
+from gateformer.spec.config import AcceleratorConfig
+
+
+class DramArbiter(Component):
+    """`fetch` and `dma` are served over `port`, whole bursts at a time, `fetch` first.
+
+    A burst reaches the port a cycle after it was taken, at most one every two cycles; up to
+    BURSTS are under way. Beats pass in the same cycle, to the client whose burst they answer.
+    """
+
+    BURSTS = 4
+
+    fetch: wiring.PureInterface
+    dma: wiring.PureInterface
+    port: wiring.PureInterface
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "fetch": In(DramRead(config)),
+                "dma": In(DramRead(config)),
+                "port": Out(DramRead(config)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        fetch, dma, port = self.fetch, self.dma, self.port
+        beats = port.burst.payload.beats
+        tag_layout = data.StructLayout({"is_dma": 1, "beats": len(beats)})
+        m.submodules.tags = tags = SyncFIFO(width=tag_layout.size, depth=self.BURSTS)
+
+        offered = Signal()
+        burst = Signal.like(port.burst.payload, reset_less=True)
+        is_open = Signal()
+        chosen = Mux(fetch.burst.valid, fetch.burst.payload.as_value(), dma.burst.payload)
+        m.d.comb += [
+            is_open.eq(~offered & tags.w_rdy),
+            fetch.burst.ready.eq(is_open),
+            dma.burst.ready.eq(is_open & ~fetch.burst.valid),
+            port.burst.valid.eq(offered),
+            port.burst.payload.eq(burst),
+            tags.w_en.eq(is_open & (fetch.burst.valid | dma.burst.valid)),
+        ]
+        tag_in = data.View(tag_layout, tags.w_data)
+        m.d.comb += [
+            tag_in.is_dma.eq(~fetch.burst.valid),
+            tag_in.beats.eq(
+                Mux(fetch.burst.valid, fetch.burst.payload.beats, dma.burst.payload.beats)
+            ),
+        ]
+        with m.If(tags.w_en):
+            m.d.sync += [offered.eq(1), burst.eq(chosen)]
+        with m.Elif(port.burst.ready):
+            m.d.sync += offered.eq(0)
+
+        head = data.View(tag_layout, tags.r_data)
+        moved = Signal(len(beats))
+        moves = Signal()
+        last = Signal()
+        m.d.comb += [
+            fetch.data.payload.eq(port.data.payload),
+            dma.data.payload.eq(port.data.payload),
+            fetch.data.valid.eq(port.data.valid & tags.r_rdy & ~head.is_dma),
+            dma.data.valid.eq(port.data.valid & tags.r_rdy & head.is_dma),
+            port.data.ready.eq(tags.r_rdy & Mux(head.is_dma, dma.data.ready, fetch.data.ready)),
+            moves.eq(port.data.valid & port.data.ready),
+            last.eq(moved + 1 == head.beats),
+            tags.r_en.eq(moves & last),
+        ]
+        with m.If(moves):
+            m.d.sync += moved.eq(Mux(last, 0, moved + 1))
+        return m

@@ -1,0 +1,142 @@
+"""Ranges over samples, scales from ranges, and samples that do not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateformer.compiler.activations import ACTIVATIONS, erf, recognize
+from gateformer.compiler.calibration import Statistics, calibrate
+from gateformer.compiler.float_execution import run_float
+from gateformer.compiler.graph import Gemm, Graph, Role
+from gateformer.compiler.host_execution import HostRunner
+from gateformer.compiler.importer import import_model
+from gateformer.compiler.lowering import lower
+from gateformer.compiler.scales import (
+    activation_input_scale,
+    activation_table,
+    affine_scale,
+    exp_table,
+    symmetric_scale,
+)
+from gateformer.spec.errors import DataError
+
+SHAPE = (1, 2, 6, 6)
+
+
+@pytest.fixture(name="graph")
+def _graph(transformer: Callable[..., Path]) -> Graph:
+    return lower(import_model(transformer(layers=1)))
+
+
+def samples(count: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(4)
+    return {"image": random.normal(0, 1, (count, *SHAPE)).astype(np.float32)}
+
+
+def test_limits_are_exact(graph: Graph) -> None:
+    data = samples(5)
+    calibration = calibrate(graph, data)
+    host = HostRunner(graph.host.before)
+    runs = [run_float(graph, host.run({"image": image})) for image in data["image"]]
+    for name, tensor in graph.tensors.items():
+        if tensor.role == Role.CONSTANT:
+            assert name not in calibration.tensors
+        else:
+            values = np.stack([run[name] for run in runs])
+            seen = calibration.tensors[name]
+            assert (seen.low, seen.high) == (values.min(), values.max())
+            assert seen.values.min() == seen.low and seen.values.max() == seen.high
+    gemms = [op for op in graph.operations if isinstance(op, Gemm)]
+    assert set(calibration.activations) == {op.name for op in gemms if op.activation}
+    assert set(calibration.residuals) == {op.name for op in gemms if op.residual}
+
+
+def test_is_repeatable(graph: Graph) -> None:
+    one, two = calibrate(graph, samples(3)), calibrate(graph, samples(3))
+    for name, seen in one.tensors.items():
+        assert np.array_equal(seen.values, two.tensors[name].values)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({}, "missing"),
+        ({"picture": np.zeros((2, *SHAPE))}, "picture"),
+        ({"image": np.zeros((2, 2, 6, 6))}, "expected"),
+        ({"image": np.zeros((2, 1, 2, 6, 5))}, "expected"),
+        ({"image": np.zeros((0, *SHAPE))}, "at least one"),
+        ({"image": np.full((2, *SHAPE), np.nan)}, "NaN"),
+        ({"image": np.full((2, *SHAPE), np.inf)}, "NaN or infinity"),
+        ({"image": np.full((2, *SHAPE), "a")}, "number"),
+    ],
+)
+def test_samples_that_do_not_fit(arrays: dict[str, np.ndarray], says: str, graph: Graph) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        calibrate(graph, arrays)
+    assert "\n" not in str(caught.value)
+
+
+def test_samples_that_overflow(graph: Graph) -> None:
+    with pytest.raises(DataError, match="NaN or infinity"), np.errstate(all="ignore"):
+        calibrate(graph, {"image": np.full((1, *SHAPE), 3e38, np.float32)})
+
+
+def statistics(values: np.ndarray) -> Statistics:
+    result = Statistics()
+    result.add(values, values.size, np.random.default_rng(0))
+    return result
+
+
+def test_estimators() -> None:
+    values = np.random.default_rng(7).normal(0, 1, 20000)
+    values[0] = 40.0
+    seen = statistics(values)
+    assert symmetric_scale(seen, 8, "minmax") == 40 / 127
+    assert symmetric_scale(seen, 8, "percentile") < 5 / 127
+    assert symmetric_scale(seen, 8, "mse") < 20 / 127
+    scale, zero = affine_scale(statistics(np.linspace(-0.17, 4, 100)), "minmax")
+    assert zero == -118 and scale == pytest.approx(4.17 / 255)
+
+
+@pytest.mark.parametrize("estimator", ["minmax", "percentile", "mse"])
+def test_zero_has_a_code(estimator: str) -> None:
+    for values in (np.linspace(2, 3, 50), np.linspace(-3, -2, 50), np.zeros(50)):
+        scale, zero = affine_scale(statistics(values), estimator)  # type: ignore[arg-type]
+        assert scale > 0 and -128 <= zero <= 127
+        assert symmetric_scale(statistics(values), 8, estimator) > 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_activation_table(bits: int) -> None:
+    gelu = ACTIVATIONS["gelu"]
+    seen = statistics(np.random.default_rng(8).normal(0, 2, 5000))
+    scale, zero = affine_scale(statistics(gelu(seen.values)), "minmax")
+    step = activation_input_scale(seen, gelu, scale, zero, bits)
+    table = activation_table(gelu, step, scale, zero, bits)
+    assert table.shape == (1 << bits,) and table.dtype == np.int8
+    assert table[0] == zero
+    for code in (1, 5, -1, -(1 << (bits - 1))):
+        exact = float(gelu(np.array(code * step)))
+        assert (
+            abs(scale * (int(table[code & ((1 << bits) - 1)]) - zero) - exact) <= scale / 2 + 1e-9
+        )
+
+
+def test_exp_table() -> None:
+    table = exp_table(0.1)
+    assert table[0] == 127 and table[10] == round(127 * np.exp(-1)) and table[255] == 0
+
+
+def test_erf() -> None:
+    import math
+
+    x = np.linspace(-7, 7, 4001)
+    assert np.abs(erf(x) - [math.erf(value) for value in x]).max() < 1e-11
+
+
+def test_recognizes_activations() -> None:
+    for name, function in ACTIVATIONS.items():
+        assert recognize(function) == name
+    assert recognize(np.sin) is None
