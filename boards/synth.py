@@ -19,7 +19,7 @@ class Device:
     family: str
     """The config's family whose primitives suit this device."""
     synthesis: str
-    """The Yosys command, without the top."""
+    """The Yosys command, without top and labels."""
     nextpnr: str
     nextpnr_arguments: tuple[str, ...]
     flip_flop: str
@@ -137,9 +137,10 @@ def synthesize(
     except OSError as error:
         raise ToolError(f"cannot write to {build_dir}: {error.strerror}") from None
     progress(f"Yosys: {top} for {device.name}")
+    # splitnets: ABC9 fails on some vectors whose bits it renames alone (YosysHQ/yosys#4349).
     script = (
-        f"read_verilog core.v; {device.synthesis} -top {top}; "
-        "tee -q -o stat.json stat -json; write_json core.json"
+        f"read_verilog core.v; {device.synthesis} -top {top} -run begin:map_luts; splitnets; "
+        f"{device.synthesis} -run map_luts:; tee -q -o stat.json stat -json; write_json core.json"
     )
     run_tool("yosys", ["-p", script], folder=build_dir, log="yosys.log")
     cells = json.loads((build_dir / "stat.json").read_text())["design"]["num_cells_by_type"]

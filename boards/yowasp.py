@@ -24,7 +24,7 @@ def check_yosys() -> None:
 
 
 def run_tool(tool: str, arguments: Sequence[str], *, folder: Path, log: str) -> None:
-    """Runs "yosys" or a nextpnr such as "nextpnr-ecp5" in `folder`, its output going to file `log`.
+    """Runs "yosys" or a nextpnr such as "nextpnr-ecp5" in `folder`, which gets its log file `log`.
 
     File names in `arguments` must be relative to `folder`: the tools see a /tmp of their own.
     Raises ToolError with the tool's own reason and the path of the log.
@@ -32,19 +32,21 @@ def run_tool(tool: str, arguments: Sequence[str], *, folder: Path, log: str) -> 
     package = f"yowasp_{tool.replace('-', '_')}"
     _version(package)
     call = f"import sys, {package} as p; sys.exit(p.run_{tool.replace('-', '_')}(sys.argv[1:]))"
-    path = folder / log
-    with path.open("w", encoding="utf-8") as output:
-        code = subprocess.run(
-            [sys.executable, "-c", call, *arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    if code != 0:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        reasons = re.findall(r"^.*\bERROR: (.+)$", text, re.MULTILINE)
-        reason = reasons[0].rstrip(". ") if reasons else f"it ended with code {code}"
+    # The tools write the log themselves: in WebAssembly, ABC leaves Yosys without standard output.
+    logging = ["-q", "-l" if tool == "yosys" else "--log", log]
+    done = subprocess.run(
+        [sys.executable, "-c", call, *logging, *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode != 0:
+        path = folder / log
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        reasons = re.findall(r"^.*\bERROR: (.+)$", text + done.stderr, re.MULTILINE)
+        reason = reasons[0].rstrip(". ") if reasons else f"it ended with code {done.returncode}"
         raise ToolError(f"{tool} failed: {reason}; its log is {path}")
 
 

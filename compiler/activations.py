@@ -15,10 +15,10 @@ _ERF_TABLE = np.array([math.erf(point / _STEPS_PER_UNIT) for point in _ERF_POINT
 
 
 def erf(x: np.ndarray) -> np.ndarray:
-    """The error function within 1e-12: the nearest table point and three terms of Taylor's
+    """The error function within 1e-11: the nearest table point and three terms of Taylor's
     series."""
     x = np.clip(x, -_ERF_LIMIT, _ERF_LIMIT)
-    index = np.rint(x * _STEPS_PER_UNIT)
+    index = np.nan_to_num(np.rint(x * _STEPS_PER_UNIT))
     near = index / _STEPS_PER_UNIT
     h = x - near
     slope = 2 / math.sqrt(math.pi) * np.exp(-near * near)

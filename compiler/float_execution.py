@@ -42,6 +42,12 @@ def run_float(
         array = tensors[view.tensor]
         return array[view.row : view.row + view.rows, view.col : view.col + view.cols]
 
+    with np.errstate(invalid="ignore", over="ignore"):
+        _run(graph, at, observe)
+    return tensors
+
+
+def _run(graph: Graph, at: Callable[[View], np.ndarray], observe: Observer) -> None:
     for op in graph.operations:
         match op:
             case Gemm():
@@ -59,7 +65,6 @@ def run_float(
                 at(op.target)[...] = _norm(op, at(op.source))
             case Copy():
                 at(op.target)[...] = at(op.source)
-    return tensors
 
 
 def _input(inputs: Mapping[str, np.ndarray], name: str, shape: tuple[int, int]) -> np.ndarray:

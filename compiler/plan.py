@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.quantized import (
@@ -77,6 +79,29 @@ def residual_constants(graph: QuantizedGraph) -> set[str]:
     }
 
 
+def loaded_tensors(graph: QuantizedGraph) -> dict[str, np.ndarray]:
+    """Without external memory: tensors that lie among the program's constants, since nothing can
+    copy within local memory, with their contents before the start."""
+    contents = {name: codes_of(graph.tensors[name]) for name in residual_constants(graph)}
+    for op in graph.operations:
+        if isinstance(op, QCopy):
+            tensor = graph.tensors[op.target.tensor]
+            empty = np.zeros((tensor.rows, tensor.cols), np.int64)
+            target = contents.setdefault(tensor.name, empty)
+            to, source = op.target, op.source
+            part = codes_of(graph.tensors[source.tensor])
+            part = part[source.row : source.row + source.rows]
+            target[to.row : to.row + to.rows] = part
+    return contents
+
+
+def codes_of(tensor: QTensor) -> np.ndarray:
+    """The codes of a constant."""
+    if tensor.codes is None:
+        raise ValueError(f"tensor {tensor.name!r} is no constant")
+    return tensor.codes
+
+
 def streamed_outputs(graph: QuantizedGraph, config: AcceleratorConfig) -> set[str]:
     """Outputs that need no place in local memory: only Gemms write them, nothing reads them."""
     if config.dram != "readwrite":
@@ -111,12 +136,8 @@ def _lifetimes(graph: QuantizedGraph, config: AcceleratorConfig) -> dict[str, ra
             if tensor.role in (Role.INPUT, Role.OUTPUT) and tensor.name in spans:
                 spans[tensor.name] = range(0, last)
     if config.dram == "none":
-        # Nothing can copy within local memory: the constant is there from the beginning.
-        for op in graph.operations:
-            if isinstance(op, QCopy):
-                spans[op.target.tensor] = range(0, last)
-        for name in residuals:
-            spans[name] = range(0, last)
+        for name in loaded_tensors(graph):
+            spans.pop(name, None)
     return spans
 
 

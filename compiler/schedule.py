@@ -7,7 +7,7 @@ import numpy as np
 
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.layout import Layout, words_of
-from gateformer.compiler.plan import Place, Plan
+from gateformer.compiler.plan import Place, Plan, codes_of, loaded_tensors
 from gateformer.compiler.quantized import (
     Gain,
     QCopy,
@@ -23,7 +23,7 @@ from gateformer.compiler.steps import Emitter, Load, Staging, Step
 from gateformer.spec.arithmetic import NORM_SHIFTS, pack_gain_records, pack_scale_records
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import CapacityError
-from gateformer.spec.isa import Format, Instruction, Opcode, instruction
+from gateformer.spec.isa import WORDS, Format, Instruction, Opcode, instruction
 
 GROUP_ROWS = 32
 """Rows of an operation that one instruction computes: the grain of overlap between engines."""
@@ -50,9 +50,14 @@ class Constants:
         """Byte address of the data (uint8, padded to a word)."""
         key = data.tobytes()
         if key not in self._seen:
-            self._seen[key] = self.base + len(self.content)
-            self.content += key + bytes(-len(key) % self.word_bytes)
+            self._seen[key] = self.append(data)
         return self._seen[key]
+
+    def append(self, data: np.ndarray) -> int:
+        """The same for data that the program overwrites: never shared."""
+        address = self.base + len(self.content)
+        self.content += data.tobytes() + bytes(-data.size % self.word_bytes)
+        return address
 
 
 @dataclass
@@ -172,7 +177,7 @@ class _Scheduler:
         if tensor.role is Role.INPUT:
             base = self.plan.dram[tensor.name]
         else:
-            base = self.constants.add(place.layout.pack(_codes(tensor)))
+            base = self.constants.add(place.layout.pack(codes_of(tensor)))
         row_bytes = place.layout.row_words * self.word
         for part in _runs(missing):
             done.append(part)
@@ -215,7 +220,7 @@ class _Scheduler:
             return []
         place = self.place(op.target)
         tensor = self.tensor(op.source)
-        source = self.constants.add(Layout.of(tensor, self.word).pack(_codes(tensor)))
+        source = self.constants.add(Layout.of(tensor, self.word).pack(codes_of(tensor)))
         row_words = place.layout.row_words
 
         def emit() -> None:
@@ -306,12 +311,6 @@ class _Scheduler:
         return _GemmTiler(self, op).steps()
 
 
-def _codes(tensor: QTensor) -> np.ndarray:
-    if tensor.codes is None:
-        raise ValueError(f"tensor {tensor.name!r} is no constant")
-    return tensor.codes
-
-
 def _groups(rows: int, group: int) -> list[tuple[int, int]]:
     """(first row, rows) of consecutive groups."""
     return [(row, min(group, rows - row)) for row in range(0, rows, group)]
@@ -376,7 +375,11 @@ class _GemmTiler:
         """Columns of one block of B: as many as half the B ring and half the parameter ring hold,
         so that the next block loads meanwhile; whole tiles, and whole words of the output."""
         config, op = self.config, self.op
+        unit = math.lcm(config.cols, self.word)
         limit = min(config.b_depth // 2 // self.k_words * config.cols, SIZE_LIMIT)
+        if limit < min(unit, self.n):
+            # Then blocks cannot load ahead; the ring holds just one.
+            limit = config.b_depth // self.k_words * config.cols
         if not op.by_row and not isinstance(op.records, str):
             limit = min(limit, config.p_depth // 2)
         if self.streamed:
@@ -384,7 +387,6 @@ class _GemmTiler:
             limit = min(limit, row_words * self.word // self.out_layout.element_bytes)
         if self.n <= limit:
             return self.n
-        unit = math.lcm(config.cols, self.word)
         if limit < unit:
             raise CapacityError(
                 f"{op.name!r}: {unit} rows of B of {self.k} elements do not fit half the rings of "
@@ -446,7 +448,7 @@ class _GemmTiler:
         """The bytes of a constant operand, rows and columns at their padded places: uint8 [n,
         k]."""
         view = self.op.b if self.b_constant else self.op.a
-        codes = _codes(self.s.tensor(view))[
+        codes = codes_of(self.s.tensor(view))[
             view.row : view.row + view.rows, view.col : view.col + view.cols
         ]
         rows = self.n_columns if self.b_constant else np.arange(view.rows)
@@ -617,9 +619,23 @@ def schedule(graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan) -> Sc
         )
         base = -(-used // config.burst_bytes) * config.burst_bytes
     constants = Constants(base, config.word_bytes)
+    if config.dram == "none":
+        local = dict(plan.local)
+        for name, codes in loaded_tensors(graph).items():
+            layout = Layout.of(graph.tensors[name], config.word_bytes)
+            address = constants.append(layout.pack(codes)) // config.word_bytes
+            local[name] = Place(address, layout)
+        plan = Plan(local, plan.dram, plan.staging)
     scheduler = _Scheduler(graph, config, plan, constants)
     steps = [step for op in graph.operations for step in scheduler.steps(op)]
     Emitter(config, scheduler.staging).run(steps)
     scheduler.finish_outputs()
     scheduler.put(Opcode.HALT)
+    end = constants.base + len(constants.content) + 4 * WORDS * (len(scheduler.program) + 1)
+    if config.dram == "none" and end > config.local_bytes:
+        raise CapacityError(
+            f"constants and program need {-(-end // 1024)} KiB of local memory with the "
+            f"activations, config {config.name!r} has {config.local_kib} and no DRAM: raise "
+            "local_kib or use a config with DRAM"
+        )
     return Schedule(scheduler.program, constants)

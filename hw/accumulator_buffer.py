@@ -92,15 +92,17 @@ class AccumulatorBuffer(Component):
 
         # With one set of rows there is nothing to choose behind the RAMs: the third cycle of the
         # latency then is a register before them.
-        read_enable, read_address = complete.available, Cat(tiles.column, read_slot)
+        read_enable: Value = complete.available
+        read_address: Value = Cat(tiles.column, read_slot)
         if sets == 1:
             early_enable = Signal()
             early_address = Signal(len(read_address), reset_less=True)
             m.d.sync += [early_enable.eq(read_enable), early_address.eq(read_address)]
             read_enable, read_address = early_enable, early_address
 
-        write_enable, write_address = self.sum_valid, Cat(write_column, write_slot)
-        done = tile_written
+        write_enable: Value = self.sum_valid
+        write_address: Value = Cat(write_column, write_slot)
+        done: Value = tile_written
         words = []
         for row in range(config.rows):
             if row:
@@ -115,7 +117,7 @@ class AccumulatorBuffer(Component):
                     delayed[2].eq(done),
                 ]
                 write_enable, write_address, done = delayed
-            memory = Memory(
+            memory: Any = Memory(
                 shape=accumulator_shape(config),
                 depth=1 << len(write_address),
                 init=[],

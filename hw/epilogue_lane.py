@@ -1,6 +1,6 @@
 """One lane of the epilogue's arithmetic: bias, addend, scale, rounding, saturation, residual."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.data import View
 from amaranth.lib.wiring import Component, In, Out
@@ -119,29 +119,37 @@ class ScalingLane(Component):
         return m
 
     def _shift(self, m: Module, product: Value, selector: Value) -> tuple[Value, ...]:
-        """(16 bits of the shifted product, the bit below, whether the 16 bits hold it, sign)."""
+        """(16 bits of the shifted product, the bit below, whether the 16 bits hold it, sign).
+
+        Two steps, by 8 and by 4 bits, share what a choice of one in four would repeat.
+        """
         value = Signal(16, reset_less=True, name="shifted")
         half = Signal(reset_less=True)
         fits = Signal(reset_less=True)
         negative = Signal(reset_less=True)
         sign = product[-1]
-        m.d.sync += negative.eq(sign)
-        within = all_equal(product[SCALE_SHIFTS[-1] + 15 :])
-        fitting = []
-        for number in reversed(range(len(SCALE_SHIFTS))):
-            first = SCALE_SHIFTS[number] + 15
-            if number + 1 < len(SCALE_SHIFTS):
-                group = product[first : SCALE_SHIFTS[number + 1] + 15]
-                within = within & Mux(sign, group.all(), ~group.any())
-            fitting.insert(0, within)
-        with m.Switch(selector):
-            for number, shift in enumerate(SCALE_SHIFTS):
-                with m.Case(number):
-                    m.d.sync += [
-                        value.eq(product[shift : shift + 16]),
-                        half.eq(product[shift - 1]),
-                        fits.eq(fitting[number]),
-                    ]
+
+        def signs(bits: Value) -> Value:
+            return Mux(sign, bits.all(), ~bits.any())
+
+        least, small, large, most = SCALE_SHIFTS
+        step = small - least
+        coarse = Signal(17 + step)
+        fine = Signal(17)
+        m.d.comb += [
+            coarse.eq(Mux(selector[1], product[large - 1 :], product[least - 1 :])),
+            fine.eq(Mux(selector[0], coarse[step:], coarse)),
+        ]
+        m.d.sync += [
+            half.eq(fine[0]),
+            value.eq(fine[1:]),
+            negative.eq(sign),
+            fits.eq(
+                signs(product[most + 15 : -1])
+                & (selector[1] | signs(product[small + 15 : most + 15]))
+                & (selector[0] | signs(coarse[16 : 16 + step]))
+            ),
+        ]
         return value, half, fits, negative
 
     def _saturate(
@@ -151,21 +159,25 @@ class ScalingLane(Component):
         saturated = Signal(16, reset_less=True)
         carry = Signal(reset_less=True)
         config = self.config
-
-        def limit(bits: int) -> None:
-            within = fits & all_equal(value[bits - 1 :])
-            largest = value[: bits - 1].all() & ~negative
-            m.d.sync += [
-                saturated.eq(Mux(within, value, _saturation(bits, 16, negative))),
-                carry.eq(half & within & ~largest),
-            ]
-
-        with m.If(self.activation):
-            limit(config.activation_bits)
-        with m.Elif(self.wide):
-            limit(config.residual_bits)
-        with m.Else():
-            limit(8)
+        # A group of bits above the narrow range belongs to the ranges of the modes that reach it.
+        groups = (
+            (0, 7, Const(1)),
+            (7, config.activation_bits - 1, self.activation | self.wide),
+            (config.activation_bits - 1, config.residual_bits - 1, self.wide),
+            (config.residual_bits - 1, 16, Const(0)),
+        )
+        within = fits
+        largest = ~negative
+        limit = []
+        for low, high, reached in groups:
+            bits = value[low:high]
+            within = within & (reached | Mux(negative, bits.all(), ~bits.any()))
+            largest = largest & (~reached | bits.all())
+            limit.append((reached ^ negative).replicate(high - low))
+        m.d.sync += [
+            saturated.eq(Mux(within, value, Cat(limit))),
+            carry.eq(half & within & ~largest),
+        ]
         return saturated, carry
 
 

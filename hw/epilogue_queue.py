@@ -7,10 +7,11 @@ from amaranth.lib.wiring import Component, In, Out
 
 
 class Queue(Component):
-    """A first-in first-out buffer of `depth` entries (a power of two) and one at its output.
+    """A first-in first-out buffer of `depth` entries, a power of two; one of them at its output.
 
     An entry pushed in one cycle is `head` two cycles later at the earliest; one entry a cycle goes
-    in and out. `push` only while `room`, `pop` only while `valid`; both are registers.
+    in and out. `push` only while `room`, `pop` only while `valid`. Whoever never has more than
+    `depth` entries under way may leave `room` unread.
     """
 
     push: Signal
@@ -38,8 +39,8 @@ class Queue(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # A read follows its write by a cycle at least (`stored` counts it then), and a full memory
-        # takes no write: no address is read and written in one cycle.
+        # Only what was written in an earlier cycle is read, and at most depth - 1 entries are in
+        # the memory: no address is read and written in one cycle.
         m.submodules.memory = memory = Memory(
             shape=Shape.cast(self.shape).width,
             depth=self.depth,
@@ -50,24 +51,22 @@ class Queue(Component):
         read = memory.read_port()
         first = Signal(range(self.depth))
         last = Signal(range(self.depth))
-        stored = Signal(range(self.depth + 1))
+        after_last = Signal(range(self.depth))
         m.d.comb += [
-            self.room.eq(stored != self.depth),
-            self.empty.eq((stored == 0) & ~self.valid),
+            after_last.eq(last + 1),
+            self.room.eq(after_last != first),
+            self.empty.eq((first == last) & ~self.valid),
             write.addr.eq(last),
             write.data.eq(self.data),
             write.en.eq(self.push),
             read.addr.eq(first),
-            read.en.eq((stored != 0) & (~self.valid | self.pop)),
+            read.en.eq((first != last) & (~self.valid | self.pop)),
             self.head.eq(read.data),
         ]
-        m.d.sync += [
-            last.eq(last + self.push),
-            first.eq(first + read.en),
-            stored.eq(stored + self.push - read.en),
-        ]
+        with m.If(self.push):
+            m.d.sync += last.eq(after_last)
         with m.If(read.en):
-            m.d.sync += self.valid.eq(1)
+            m.d.sync += [first.eq(first + 1), self.valid.eq(1)]
         with m.Elif(self.pop):
             m.d.sync += self.valid.eq(0)
         return m

@@ -1,6 +1,6 @@
 """Fills one operand ring from local memory: the engines LOAD_A and LOAD_B."""
 
-from typing import Any, Literal
+from typing import Any
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
@@ -14,10 +14,10 @@ from gateformer.spec.isa import Engine
 class Loader(Component):
     """Reads rows of an operand word by word and appends them to a ring, row r to bank r mod banks.
 
-    One group is `banks` rows, the last one of an instruction may have fewer; all rows of a group
-    share their positions. The first row of a group takes a free word for each word; `release`
-    gives one back. `loaded` is 1 in the cycle in which the last word of a group is written, so that
-    the group may be read from the next cycle on.
+    `engine` is LOAD_A or LOAD_B. One group is `banks` rows, the last one of an instruction may have
+    fewer; all rows of a group share their positions. The first row of a group takes a free word for
+    each word; `release` gives one back. `loaded` is 1 in the cycle in which the last word of a
+    group is written, so that the group may be read from the next cycle on.
 
     One word a cycle as long as words are free and requests are taken. The first request comes one
     cycle after the instruction. An instruction ends when its last word has arrived; one without
@@ -36,7 +36,7 @@ class Loader(Component):
     def __init__(
         self,
         config: AcceleratorConfig,
-        engine: Literal[Engine.LOAD_A, Engine.LOAD_B],
+        engine: Engine,
         *,
         banks: int,
         depth: int,

@@ -17,7 +17,8 @@ class LocalFetch(Component):
 
     After a cycle of `restart`, while quiet, it begins at byte `program` of local memory, a multiple
     of INSTRUCTION_BYTES. It stops at the end of local memory; `missing` is 1 while everything up to
-    there has been handed out. `abort` ends it; with `quiet` no read is under way.
+    there has been handed out. While `abort`, no read begins; with `quiet`
+    none is under way. A word that is offered stays until it is taken or `restart` drops it.
 
     Timing: the first piece of a word of local memory 4 cycles after its read was taken, a piece a
     cycle from there on, the next read 2 cycles after the last piece.
@@ -82,12 +83,12 @@ class LocalFetch(Component):
                     m.d.sync += halfway.eq(0)
                     m.next = "HAND"
             with m.State("HAND"):
-                m.d.comb += self.words.valid.eq(1)
+                m.d.comb += [self.words.valid.eq(1), self.quiet.eq(~self.restart)]
                 with m.If(self.words.ready):
-                    m.d.sync += [word.eq(word >> 32), left.eq(left - 1)]
+                    m.d.sync += [word.eq(word >> 8 * _PIECE_BYTES), left.eq(left - 1)]
                     with m.If(left == 1):
                         m.next = "IDLE"
-                with m.If(self.abort):
+                with m.If(self.restart):
                     m.next = "IDLE"
         with m.If(self.restart):
             m.d.sync += [

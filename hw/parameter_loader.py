@@ -1,13 +1,13 @@
 """LOAD_P: reads scale records from local memory into the epilogue's parameter ring."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.epilogue_lane import RECORD
-from gateformer.hw.interfaces import InstructionPort, LocalRead
+from gateformer.hw.interfaces import LOCAL_READ_LATENCY, InstructionPort, LocalRead
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine
 
@@ -67,18 +67,20 @@ class ParameterLoader(Component):
 
         running = Signal()
         to_request = Signal(13)
-        to_store = Signal(13)
+        # Words asked for, from the request to the last record's storing.
+        coming = Signal(LOCAL_READ_LATENCY)
         address = Signal(16)
         free = Signal(range(self.words + 1), init=self.words)
         pause = Signal(range(group))
         taken = Signal()
         stored_one = Signal()
         done = Signal()
+        record, write = self._unpack(m, stored_one)
         m.d.comb += [
             request.valid.eq((to_request != 0) & (free != 0) & (pause == 0)),
             request.payload.eq(address),
             taken.eq(request.valid & request.ready),
-            done.eq(running & (to_store == 0)),
+            done.eq(running & (to_request == 0) & ~coming.any() & ~write),
             stream.ready.eq(done),
         ]
         with m.If(done):
@@ -88,7 +90,6 @@ class ParameterLoader(Component):
             m.d.sync += [
                 running.eq(1),
                 to_request.eq(words),
-                to_store.eq(words),
                 address.eq(stream.payload.p_address),
             ]
         with m.If(taken):
@@ -96,8 +97,7 @@ class ParameterLoader(Component):
             m.d.sync += pause.eq(group - 1)
         with m.Elif(pause != 0):
             m.d.sync += pause.eq(pause - 1)
-        with m.If(stored_one):
-            m.d.sync += to_store.eq(to_store - 1)
+        m.d.sync += coming.eq(Cat(taken, coming))
 
         released = Mux(self.release, self.release_words, 0)
         m.d.sync += [
@@ -107,7 +107,6 @@ class ParameterLoader(Component):
         with m.If(self.release):
             m.d.sync += self.base.eq(self._wrap(m, self.base + self.release_words * group))
 
-        record, write = self._unpack(m, stored_one)
         self._ring(m, record, write)
         return m
 

@@ -131,20 +131,24 @@ class Softmax(Component):
             maximum.group.eq(group),
             maximum.counted.eq(first_lanes.counted),
         ]
+        # The next row's bound is ready a cycle after the row's own, long before that row. That of
+        # the first row is only cut.
         first_bound = Signal(12, reset_less=True)
-        candidate = Signal(12)
-        next_bound = Signal(12)
+        next_bound = Signal(12, reset_less=True)
+        start_1 = Signal()
+        start_2 = Signal()
+        m.d.sync += [start_1.eq(self.start), start_2.eq(start_1), next_bound.eq(self.length)]
+        with m.If(first_bound < self.length):
+            m.d.sync += next_bound.eq(first_bound + (self.causal & ~start_1))
+        with m.If(self.start):
+            m.d.sync += first_bound.eq(self.bound)
+        with m.Elif(first_lanes.load):
+            m.d.sync += first_bound.eq(next_bound)
         m.d.comb += [
-            candidate.eq(Mux(self.start, self.bound, first_bound)),
-            next_bound.eq(self.length),
-            first_lanes.load.eq(self.start | first_end),
+            first_lanes.load.eq(start_2 | first_end),
             first_lanes.total.eq(next_bound),
             first_lanes.advance.eq(first_valid),
         ]
-        with m.If(candidate < self.length):
-            m.d.comb += next_bound.eq(candidate + (self.causal & ~self.start))
-        with m.If(first_lanes.load):
-            m.d.sync += first_bound.eq(next_bound)
 
         # Between the passes one row waits, with its maximum. The last word of the next row is not
         # requested before the second pass has taken it.

@@ -1,6 +1,6 @@
 """The grid of processing elements: operands hop through it, sums stay, results leave by row."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -88,7 +88,7 @@ class SystolicArray(Component):
         return m
 
 
-def _delayed(m: Module, value: Signal, name: str) -> Signal:
+def _delayed(m: Module, value: Value, name: str) -> Signal:
     register = Signal(name=name)
     m.d.sync += register.eq(value)
     return register

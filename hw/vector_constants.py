@@ -76,7 +76,7 @@ class RowConstants(Component):
     @property
     def latency(self) -> int:
         """Most cycles from `start` to the end of `busy`."""
-        return self.variance_bits // 2 + 34
+        return self.variance_bits // 2 + 36
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -129,41 +129,45 @@ class RowConstants(Component):
         )
         steps = variance + constants
 
-        def choose(step: Signal, codes: Sequence[int], name: str) -> Signal:
-            code = Signal(range(max(codes) + 1), name=name)
-            m.d.comb += code.eq(Array(codes)[step])
-            return code
-
         step = Signal(range(len(steps)), reset_less=True)
         issue = Signal()
-        a_code = choose(step, [a for a, _, _ in steps], "a_code")
-        b_code = choose(step, [b for _, b, _ in steps], "b_code")
+        with m.If(issue):
+            m.d.sync += step.eq(step + 1)
+
+        # After the issue of a step: 1 its codes, 2 and 3 the multiplier, 3 the subtraction.
+        issued = Signal(3)
+        a_code = Signal(range(len(a_choices)), reset_less=True)
+        b_code = Signal(range(len(b_choices)), reset_less=True)
+        addend_code = Signal(range(len(addends)), reset_less=True)
+        is_factor = Signal(3, reset_less=True)
+        m.d.sync += [
+            issued.eq(Cat(issue, issued)),
+            is_factor.eq(Cat(step == len(variance), is_factor)),
+        ]
+        with m.Switch(step):
+            for i, (a, b, addend) in enumerate(steps):
+                with m.Case(i):
+                    m.d.sync += [a_code.eq(a), b_code.eq(b), addend_code.eq(addend or 0)]
         m.d.comb += [
             multiplier.a.eq(Array(a_choices)[a_code]),
             multiplier.b.eq(Array(b_choices)[b_code]),
         ]
-        with m.If(issue):
-            m.d.sync += step.eq(step + 1)
-
-        # The product of a step is there two cycles later.
-        issue_1 = Signal()
-        arrive = Signal()
-        step_1 = Signal.like(step)
-        arrive_step = Signal.like(step)
-        m.d.sync += [issue_1.eq(issue), arrive.eq(issue_1)]
-        m.d.sync += [step_1.eq(step), arrive_step.eq(step_1)]
+        incoming = Signal(LIMB, reset_less=True)
+        addend_1 = Signal.like(addend_code)
+        moves = Signal(reset_less=True)
+        m.d.sync += [
+            addend_1.eq(addend_code),
+            incoming.eq(Array(addends)[addend_1]),
+            moves.eq(addend_1 != 0),
+        ]
 
         accumulator = Signal(self.variance_bits, reset_less=True)
         base = Signal.like(accumulator)
-        addend = choose(arrive_step, [code or 0 for _, _, code in steps], "addend_code")
-        incoming = Signal(LIMB)
-        m.d.comb += incoming.eq(Array(addends)[addend])
-        m.d.comb += base.eq(Mux(addend != 0, Cat(incoming, accumulator), accumulator))
-        with m.If(arrive):
-            with m.If(arrive_step == len(variance)):
-                m.d.sync += self.factor.eq(multiplier.p)
-            with m.Else():
-                m.d.sync += accumulator.eq(base - multiplier.p)
+        m.d.comb += base.eq(Mux(moves, Cat(incoming, accumulator), accumulator))
+        with m.If(issued[2] & is_factor[2]):
+            m.d.sync += self.factor.eq(multiplier.p)
+        with m.Elif(issued[2]):
+            m.d.sync += accumulator.eq(base - multiplier.p)
         m.d.comb += [rsqrt.value.eq(accumulator), self.offset.eq(accumulator)]
 
         cut = Signal(2, reset_less=True)
@@ -175,7 +179,7 @@ class RowConstants(Component):
                 m.d.comb += issue.eq(1)
                 with m.If(step == len(variance) - 1):
                     m.next = "SETTLE"
-            with m.State("SETTLE"), m.If(~issue_1 & ~arrive):
+            with m.State("SETTLE"), m.If(issued == 0):
                 m.d.comb += rsqrt.start.eq(1)
                 m.next = "ROOT"
             with m.State("ROOT"):
@@ -191,7 +195,7 @@ class RowConstants(Component):
                 m.d.comb += issue.eq(1)
                 with m.If(step == len(steps) - 1):
                     m.next = "FINISH"
-            with m.State("FINISH"), m.If(~issue_1 & ~arrive):
+            with m.State("FINISH"), m.If(issued == 0):
                 m.d.sync += self.busy.eq(0)
                 m.next = "IDLE"
         return m

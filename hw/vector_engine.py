@@ -54,14 +54,16 @@ class VectorEngine(Component):
         is_norm = Signal()
         is_exp_table = Signal()
         is_norm_gain = Signal()
+        for_norm = Signal()
+        is_fill = Signal()
         m.d.sync += [
             is_softmax.eq(fields.opcode == Opcode.SOFTMAX),
             is_norm.eq(fields.opcode == Opcode.NORM),
             is_exp_table.eq(fields.opcode == Opcode.EXP_TABLE),
             is_norm_gain.eq(fields.opcode == Opcode.NORM_GAIN),
+            for_norm.eq((fields.opcode == Opcode.NORM) | (fields.opcode == Opcode.NORM_GAIN)),
+            is_fill.eq((fields.opcode == Opcode.EXP_TABLE) | (fields.opcode == Opcode.NORM_GAIN)),
         ]
-        for_norm = is_norm | is_norm_gain
-        is_fill = is_exp_table | is_norm_gain
 
         # Bytes of a row, words of a row (rounded up), and cycles for which a word stays.
         row_bytes = Signal(15)

@@ -238,7 +238,7 @@ class AcceleratorConfig:
     @property
     def accumulator_bits(self) -> int:
         """Bits of a partial sum: k_max products of at most 2**14, and a sign."""
-        return 15 + (self.k_max - 1).bit_length()
+        return 15 + self.k_max.bit_length()
 
     @property
     def hash(self) -> int:

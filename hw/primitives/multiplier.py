@@ -18,7 +18,7 @@ class Multiplier(Component):
 
     The operands are registered, and so is the product; no register has a reset. family: "ecp5"
     makes a MULT18X18D with its own registers, since Yosys packs none into it; elsewhere the product
-    and its registers are left to inference (on iCE40 they all go into SB_MAC16).
+    and its registers are left to inference (with -dsp, Yosys packs them into an SB_MAC16).
 
     Raises ValueError when an operand is wider than the family's multiplier: split it before.
     """

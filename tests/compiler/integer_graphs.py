@@ -40,7 +40,7 @@ class Builder:
     def records(self, count, k, spread=60.0):
         """Scales that bring sums of k random products to about `spread`."""
         scales = spread / (np.sqrt(k) * 5000) * self.random.uniform(0.5, 1.5, count)
-        pairs = [encode_scale(s) for s in scales]
+        pairs = [encode_scale(min(s, 0.9)) for s in scales]
         bias = self.random.integers(-3000, 3000, count)
         return Records(bias, np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs]))
 

@@ -154,7 +154,7 @@ def test_residual_bits(transformer: Callable[..., Path]) -> None:
 
 
 def test_polynomial_computes_gelu_only(transformer: Callable[..., Path]) -> None:
-    with pytest.raises(ModelError, match='relu.*gelu = "table"'):
+    with pytest.raises(ModelError, match=r'relu.*gelu = "table"'):
         compiled(transformer(activation="Relu"), POLYNOMIAL)
 
 

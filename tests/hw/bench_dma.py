@@ -231,7 +231,7 @@ async def abort(dut: Any) -> None:
     rng = make_rng(45)
     bench = Bench(dut, rng, 8, 0.2)
     await start(dut)
-    for _ in range(40):
+    for _ in range(16):
         opcode = rng.choice(OPCODES)
         block = {"local_address": 0, "local_stride": 90, "dram_stride": 90 * W}
         bench.offer(opcode, rows=3, words=90, **block)
@@ -271,7 +271,7 @@ async def throughput(dut: Any) -> None:
     await start(dut)
     beats = W // BUS
     for opcode in OPCODES:
-        for rows, words in ((1, 2000), (40, 48), (100, 12)):
+        for rows, words in ((1, min(4000 // beats, 2000)), (20, 96 // beats), (60, 6)):
             fields = {"local_address": 0, "local_stride": words, "dram_address": 5 * W}
             bench.offer(opcode, rows=rows, words=words, dram_stride=words * W, **fields)
             cycles = await bench.done()
