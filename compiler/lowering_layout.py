@@ -37,6 +37,7 @@ from gateformer.compiler.lowering_matrices import (
     SoftmaxRows,
     UnsupportedError,
 )
+from gateformer.spec.errors import ModelError
 
 Use = Literal["left", "right", "operand", "stream", "scores", "output"]
 """What a block is read for: the sides of a product of two tensors, a product with weights, a norm
@@ -118,9 +119,8 @@ class Block:
     cols: int
     pieces: list[Piece]
 
-    def refuse(self, reason: str) -> UnsupportedError:
-        assert self.reader is not None
-        return UnsupportedError(self.reader, reason)
+    def refuse(self, reason: str) -> ModelError:
+        return _refuse(self.reader, reason)
 
 
 class Layout:
@@ -159,11 +159,7 @@ class Layout:
     def _ask(self, ids: Ids, use: Use, reader: Node | None) -> Block:
         pieces = self._decompose(ids)
         if pieces is None:
-            raise (
-                UnsupportedError(reader, "what it reads is no block of rows and columns")
-                if reader
-                else ValueError("an output is no block")
-            )
+            raise _refuse(reader, "what it reads is no block of rows and columns")
         block = Block(reader, use, len(ids), ids.shape[1], pieces)
         self._blocks.append(block)
         for piece in pieces:
@@ -478,3 +474,10 @@ def _common(names: list[str]) -> str:
     """The name of what `name/0`, `name/1`, ... are the parts of."""
     stems = {name.rpartition("/")[0] for name in names}
     return stems.pop() if len(stems) == 1 else names[0]
+
+
+def _refuse(reader: Node | None, reason: str) -> ModelError:
+    """The error for a block that cannot be read; no reader stands for the model's output."""
+    if reader is None:
+        return ModelError(f"the model's output cannot be handed to the host: {reason}")
+    return UnsupportedError(reader, reason)

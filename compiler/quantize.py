@@ -58,7 +58,7 @@ BIAS_LIMIT = 2.0**30
 class QuantizationOptions:
     """estimator: how the ranges of int8 tensors are chosen from the calibration samples."""
 
-    estimator: Estimator = "percentile"
+    estimator: Estimator = "mse"
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:

@@ -125,7 +125,7 @@ class Accelerator(wiring.Component):
             sequencer.waiting.eq(queues.waiting),
             sequencer.active.eq(queues.active),
             sequencer.empty.eq(queues.empty),
-            *(sequencer.pc[e].eq(queues.error_pc[e]) for e in Engine),
+            *(sequencer.pc[e].eq(queues.pc[e]) for e in Engine),
             sequencer.local_error.eq(memory.error),
             sequencer.local_engine.eq(memory.error_client),
             sequencer.progress.eq(queues.completed.any() | progress),

@@ -49,8 +49,9 @@ class _State(enum.Enum, shape=3):
     DECODE = 1
     SUBTRACT = 2
     CUT = 3
-    CHECK = 4
-    WRITE = 5
+    COMPARE = 4
+    CHECK = 5
+    WRITE = 6
 
 
 class Dispatcher(wiring.Component):
@@ -58,7 +59,7 @@ class Dispatcher(wiring.Component):
 
     Dynamic sizes are cut to `length` (Instruction.at_length), then checked. An instruction goes to
     the queues of its engines when all its words were found legal; a full queue makes it wait. A
-    size word takes five cycles, the others two, and each engine beyond the first one more a word.
+    size word takes six cycles, the others two, and each engine beyond the first one more a word.
     `halted` is 1 at a HALT, `illegal` at an instruction that this accelerator does not execute;
     both stay until `restart`. `wants` is 1 while the next word is awaited. `pc` is the address of
     the instruction at hand, relative to the first.
@@ -90,6 +91,7 @@ class Dispatcher(wiring.Component):
         word, index = Signal(32, reset_less=True), Signal(4)
         opcode = Signal(4)
         difference = Signal(13, reset_less=True)
+        limit, bad = Signal(12, reset_less=True), Signal(reset_less=True)
         first, target = Signal(3), Signal(3)
         m.d.comb += [
             queue.engine.eq(target),
@@ -133,13 +135,13 @@ class Dispatcher(wiring.Component):
                     m.d.sync += word[:12].eq(0)
                 with m.Elif(word[31] & (difference[:12] < word[:12])):
                     m.d.sync += word[:12].eq(difference)
+                m.d.sync += [limit.eq(self._limit(m, opcode, index)), state.eq(_State.COMPARE)]
+            with m.Case(_State.COMPARE):
+                m.d.sync += bad.eq((word[:12] > limit) | self._bad_mode(opcode, index, word))
                 m.d.sync += state.eq(_State.CHECK)
             with m.Case(_State.CHECK):
-                m.d.comb += self.illegal.eq(
-                    self._too_large(m, opcode, index, word[:12])
-                    | self._bad_mode(opcode, index, word)
-                )
-                with m.If(~self.illegal):
+                m.d.comb += self.illegal.eq(bad)
+                with m.If(~bad):
                     m.d.sync += state.eq(_State.WRITE)
             with m.Case(_State.WRITE):
                 m.d.comb += queue.enable.eq(self.enable & ~((index == 0) & queue.full))
@@ -175,18 +177,13 @@ class Dispatcher(wiring.Component):
             with m.If(index == PC_INDEX):
                 m.d.sync += [index.eq(0), self.pc.eq(self.pc + INSTRUCTION_BYTES)]
 
-    def _too_large(self, m: Module, opcode: Value, index: Value, size: Value) -> Value:
-        """Whether the size is more than its engine holds."""
+    def _limit(self, m: Module, opcode: Value, index: Value) -> Value:
+        """The largest size that the engine holds."""
         limit = Signal(12, init=SIZE_LIMIT)
-        with m.Switch(opcode):
-            limits = size_limits(self.config)
-            for number in {number for number, _ in limits}:
-                with m.Case(number), m.Switch(index):
-                    for (other, place), largest in limits.items():
-                        if other == number:
-                            with m.Case(place):
-                                m.d.comb += limit.eq(largest)
-        return size > limit
+        for (number, place), largest in size_limits(self.config).items():
+            with m.If((opcode == number) & (index == place)):
+                m.d.comb += limit.eq(largest)
+        return limit
 
     def _bad_mode(self, opcode: Value, index: Value, word: Value) -> Value:
         """Whether a GEMM asks for a format that does not exist, or for an option of another one."""

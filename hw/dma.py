@@ -263,15 +263,20 @@ class _LocalWalk(Component):
     step.
     """
 
-    rows: In(12)
-    words: In(12)
-    first: In(16)
-    stride: In(16)
-    load: In(1)
-    start: In(1)
-    step: In(1)
-    address: Out(16)
-    walking: Out(1)
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "rows": In(12),
+                "words": In(12),
+                "first": In(16),
+                "stride": In(16),
+                "load": In(1),
+                "start": In(1),
+                "step": In(1),
+                "address": Out(16),
+                "walking": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -111,9 +111,12 @@ class Epilogue(Component):
         return m
 
     def _write_depth(self, activation: Activation) -> int:
-        """Words under way: enough for one a cycle through the table's latency."""
-        least = 16 if activation.latency <= 4 else 64
-        return max(least, _power_of_two(2 * self.config.epilogue_lanes))
+        """Words under way: as many as are written in the time from an address to its write."""
+        config = self.config
+        lanes, width = config.epilogue_lanes, config.word_bytes
+        time = 20 + activation.latency
+        words = min(time, max(time * lanes // config.cols, time * 2 * lanes // width))
+        return max(16, _power_of_two(words), _power_of_two(2 * lanes))
 
     def _control(
         self,

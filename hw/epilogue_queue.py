@@ -11,7 +11,8 @@ class Queue(Component):
 
     An entry pushed in one cycle is `head` two cycles later at the earliest; one entry a cycle goes
     in and out. `push` only while `room`, `pop` only while `valid`. Whoever never has more than
-    `depth` entries under way may leave `room` unread.
+    `depth` entries under way may leave `room` unread. `room` is a register; it knows of a pop only
+    a cycle later, and leaves up to two entries unused.
     """
 
     push: Signal
@@ -51,10 +52,10 @@ class Queue(Component):
         read = memory.read_port()
         first = Signal(range(self.depth))
         last = Signal(range(self.depth))
-        after_last = Signal(range(self.depth))
+        stored = Signal(range(self.depth))
+        m.d.sync += self.room.eq(stored < self.depth - 2)
         m.d.comb += [
-            after_last.eq(last + 1),
-            self.room.eq(after_last != first),
+            stored.eq(last - first),
             self.empty.eq((first == last) & ~self.valid),
             write.addr.eq(last),
             write.data.eq(self.data),
@@ -64,7 +65,7 @@ class Queue(Component):
             self.head.eq(read.data),
         ]
         with m.If(self.push):
-            m.d.sync += last.eq(after_last)
+            m.d.sync += last.eq(last + 1)
         with m.If(read.en):
             m.d.sync += [first.eq(first + 1), self.valid.eq(1)]
         with m.Elif(self.pop):
@@ -75,7 +76,7 @@ class Queue(Component):
 class Outstanding(Component):
     """Counts what was begun and not yet finished: at most `limit`.
 
-    `begin` only while `room`; `room` and `none` are registers.
+    `begin` only while `room`, which is a register and knows of an end only a cycle later.
     """
 
     begin: In(1)
@@ -90,6 +91,9 @@ class Outstanding(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         count = Signal(range(self.limit + 1))
-        m.d.comb += [self.room.eq(count != self.limit), self.none.eq(count == 0)]
-        m.d.sync += count.eq(count + self.begin - self.finish)
+        m.d.comb += self.none.eq(count == 0)
+        m.d.sync += [
+            count.eq(count + self.begin - self.finish),
+            self.room.eq(count < self.limit - 1),
+        ]
         return m

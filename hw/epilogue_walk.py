@@ -40,6 +40,13 @@ def column_layout(config: AcceleratorConfig) -> data.StructLayout:
     )
 
 
+def _at_most(value: Value, limit: int) -> Value:
+    """value <= limit for a small limit, in less time than a carry chain takes."""
+    bits = limit.bit_length()
+    low = Cat(value[:bits] == i for i in range(limit + 1))
+    return ~value[bits:].any() & low.any()
+
+
 class EpilogueWalk(Component):
     """Walks the output of one GEMM, tile by tile, set by set, column by column.
 
@@ -106,15 +113,16 @@ class EpilogueWalk(Component):
         j_last = Signal(12)
         column = Signal(range(config.cols))
         set_index = Signal(range(sets))
-        set_row = Signal(12)
-        group_row = Signal(12)
+        # Rows from the set on, and from the group on: the distance to the end is what decides.
+        left = Signal(12)
+        group_left = Signal(12)
         lane = Signal(range(lanes))
         kind = Signal(Kind)
         addressed = Signal()
         fresh = Signal()
+        record_origin = Signal(range(2 * config.p_depth))
 
         # Where the walk stands.
-        left = Signal(12)
         few = Signal()
         tile_wide = Signal()
         last_column = Signal()
@@ -122,8 +130,7 @@ class EpilogueWalk(Component):
         out_last = Signal()
         piece_last = Signal()
         m.d.comb += [
-            left.eq(instruction.m - set_row),
-            few.eq((left <= lanes) | table),
+            few.eq(_at_most(left, lanes) | table),
             tile_wide.eq(j == j_last),
             last_column.eq((column == config.cols - 1) | tile_wide),
             last_set.eq((set_index == sets - 1) | few),
@@ -140,15 +147,16 @@ class EpilogueWalk(Component):
         kind_last = Signal()
         lane_last = Signal()
         addresses_end = Signal()
-        exists = Signal()
+        exist = Signal(lanes)
+        exists = exist.bit_select(lane, 1)
         m.d.comb += [
+            exist.eq(Cat(~_at_most(left, i) for i in range(lanes))),
             go.eq(self.running & self.column_room & self.read_room & self.write_room),
             lane_last.eq(lane == lanes - 1),
             addresses_end.eq(addressed | (lane_last & kind_last)),
-            exists.eq(left > lane),
             self.wanted.eq(go & ~addressed & (exists | (kind != Kind.OUT))),
             self.kind.eq(kind),
-            self.row.eq(self._row(set_row, Mux(exists, lane, 0))),
+            self.row.eq(self._row(left, Mux(exists, lane, 0))),
             self.column_push.eq(go & (~piece_last | addresses_end)),
         ]
         size = Mux(kind == Kind.ADDEND, Format.INT32, instruction.format)
@@ -177,28 +185,31 @@ class EpilogueWalk(Component):
 
         # The next column.
         next_j = Signal(12)
-        next_row = Signal(12)
+        next_left = Signal(12)
         m.d.comb += next_j.eq(j + 1)
-        m.d.comb += next_row.eq(set_row + lanes)
+        m.d.comb += next_left.eq(left - lanes)
         with m.If(last_column & ~last_set):
             m.d.comb += next_j.eq(tile_j)
         with m.If(last_set & ~tile_wide):
-            m.d.comb += next_row.eq(group_row)
+            m.d.comb += next_left.eq(group_left)
         with m.If(self.column_push):
             m.d.sync += [j.eq(next_j), column.eq(column + 1)]
             with m.If(last_column):
-                m.d.sync += [column.eq(0), set_row.eq(next_row), set_index.eq(set_index + 1)]
+                m.d.sync += [column.eq(0), left.eq(next_left), set_index.eq(set_index + 1)]
                 with m.If(last_set):
                     m.d.sync += [set_index.eq(0), tile_j.eq(next_j)]
                     with m.If(tile_wide):
-                        m.d.sync += [j.eq(0), tile_j.eq(0), group_row.eq(next_row)]
+                        m.d.sync += [j.eq(0), tile_j.eq(0), group_left.eq(next_left)]
                         m.d.sync += self.running.eq(~few)
         with m.If(self.start):
             m.d.sync += [
                 self.running.eq(1),
                 j_last.eq(Mux(table, instruction.count, instruction.n) - 1),
-                set_row.eq(0),
-                group_row.eq(0),
+                left.eq(instruction.m),
+                group_left.eq(instruction.m),
+                record_origin.eq(
+                    self.record_base + Mux(instruction.by_row, instruction.m, 0)
+                ),
                 kind.eq(first_kind),
                 fresh.eq(1),
             ]
@@ -210,23 +221,24 @@ class EpilogueWalk(Component):
             out.low.eq(j),
             out.emit.eq(out_last),
             out.release.eq(last_column & last_set & ~table),
-            out.lanes.eq(Cat(left > i for i in range(lanes))),
-            out.record.eq(self._record(m, Mux(instruction.by_row, set_row, j))),
+            out.lanes.eq(exist),
+            out.record.eq(self._record(m, record_origin, Mux(instruction.by_row, -left, j))),
         ]
         return m
 
-    def _row(self, set_row: Value, lane: Value) -> Value:
-        """set_row + lane; the former is a multiple of epilogue_lanes."""
+    def _row(self, left: Value, lane: Value) -> Value:
+        """The row of the lane; the set's first row is a multiple of epilogue_lanes."""
         lanes = self.config.epilogue_lanes
+        first = (self.instruction.m - left)[:12]
         if lanes & (lanes - 1):
-            return set_row + lane
-        return set_row | lane
+            return first + lane
+        return first | lane
 
-    def _record(self, m: Module, index: Value) -> Value:
-        """Ring position of a record of the oldest block; index below p_depth."""
+    def _record(self, m: Module, origin: Value, distance: Value) -> Value:
+        """Ring position of a record, origin + distance before the ring wraps around."""
         depth = self.config.p_depth
         position = Signal(range(2 * depth))
-        m.d.comb += position.eq(self.record_base + index[: (depth - 1).bit_length()])
+        m.d.comb += position.eq(origin + distance)
         if depth & (depth - 1) == 0:
             return position
         return Mux(position >= depth, position - depth, position)

@@ -11,13 +11,6 @@ from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine, Opcode
 
 PC_INDEX = WORDS
 """Index under which the address of an instruction follows its eight words."""
-PREFETCHED = (Engine.LOAD_A, Engine.LOAD_B, Engine.EPILOGUE, Engine.ARRAY)
-"""Engines on the way of a product: they hold one more instruction next to the one at work, so that
-the next begins at once. The others wait some 13 cycles for it."""
-
-
-ERROR_LAG = 3
-"""Cycles after which local memory has reported an address error, at most."""
 
 
 class QueueWrite(Signature):
@@ -66,12 +59,14 @@ class _State(enum.Enum, shape=2):
 class FrontEnd(wiring.Component):
     """Holds the instruction of one engine, awaits its tokens before and gives its signals after it.
 
-    A prefetched instruction without waits is valid in the cycle after the completion of the last
-    one if the signals were given in the cycle of completion; one with waits a cycle after that at
-    the earliest. `pc` is the byte address of the instruction at work, `waiting` is 1 while it waits
-    for tokens, `active` while it is at the engine, `completed` in its last cycle there; `idle`:
-    nothing held, no signal pending. `error_pc` is the address to which an error belongs that local
-    memory reports ERROR_LAG cycles after the request at most.
+    An engine with semaphores gets its next instruction at least 15 cycles after it completed the
+    last one: its rings and buffers bridge that. ARRAY, which nothing may hold up, has none, and a
+    second instruction is held ready for it, valid in the cycle after the completion.
+
+    `pc` is the byte address of the instruction at hand; it stays for at least 10 cycles after the
+    completion (not that of ARRAY), so that errors found late are put down to the right one.
+    `waiting` is 1 while it waits for tokens, `active` while it is at the engine, `completed` in its
+    last cycle there; `idle`: nothing held, no signal pending.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -80,7 +75,6 @@ class FrontEnd(wiring.Component):
             "load": In(QueueRead()),
             "instructions": In(InstructionPort(engine)),
             "pc": Out(24),
-            "error_pc": Out(24),
             "waiting": Out(1),
             "active": Out(1),
             "completed": Out(1),
@@ -92,89 +86,66 @@ class FrontEnd(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        load, stream = self.load, self.instructions.stream
         places = (*ENGINE_WORDS[self.engine], PC_INDEX)
-        prefetched = self.engine in PREFETCHED
         current = {i: Signal(32, name=f"word{i}", reset_less=True) for i in places}
         last = Signal()
-        m.d.comb += last.eq(self.load.enable & (self.load.index == PC_INDEX))
-        # `free`: the front end can take its next instruction; `arrived`: that one is complete.
-        free, arrived, held = Signal(), Signal(), Signal()
-        if prefetched:
-            following = {i: Signal(32, name=f"next{i}", reset_less=True) for i in places}
+        m.d.comb += [
+            last.eq(load.enable & (load.index == PC_INDEX)),
+            self.pc.eq(_address(current[PC_INDEX])),
+            Value.cast(stream.payload).eq(Cat(current.get(i, Const(0, 32)) for i in range(WORDS))),
+            self.active.eq(stream.valid),
+            self.completed.eq(stream.valid & stream.ready),
+        ]
+        if self.engine in SYNC_ENGINES:
+            self._synchronized(m, current[0], last)
+            loaded = current
+        else:
+            loaded = {i: Signal(32, name=f"next{i}", reset_less=True) for i in places}
+            held, move = Signal(), Signal()
+            m.d.comb += [
+                move.eq(held & (~stream.valid | stream.ready)),
+                load.want.eq(~held),
+                self.idle.eq(~held & ~stream.valid),
+            ]
             with m.If(last):
                 m.d.sync += held.eq(1)
-            with m.Elif(free):
-                m.d.sync += held.eq(0)
-            with m.If(free):
-                m.d.sync += [current[i].eq(following[i]) for i in places]
-            m.d.comb += [self.load.want.eq(~held), arrived.eq(held)]
-        else:
-            following = current
-            m.d.comb += [self.load.want.eq(self.idle), arrived.eq(last)]
+            with m.If(move):
+                m.d.sync += [held.eq(0), stream.valid.eq(1)]
+                m.d.sync += [current[i].eq(loaded[i]) for i in places]
+            with m.Elif(stream.ready):
+                m.d.sync += stream.valid.eq(0)
         for i in places:
-            with m.If(self.load.enable & (self.load.index == i)):
-                m.d.sync += following[i].eq(self.load.word)
-
-        m.d.comb += [self.pc.eq(_address(current[PC_INDEX])), self.error_pc.eq(self.pc)]
-        if self.engine == Engine.EPILOGUE:
-            # Its last write may be found out when its next instruction is already at work. The
-            # loader takes longer than ERROR_LAG to replace the address in `following`.
-            moved, settled = Signal(ERROR_LAG), Signal(24)
-            m.d.sync += moved.eq(Cat(free & held, moved))
-            with m.If(moved[-1]):
-                m.d.sync += settled.eq(_address(following[PC_INDEX]))
-            m.d.comb += self.error_pc.eq(settled)
-        payload = Cat(current.get(i, Const(0, 32)) for i in range(WORDS))
-        m.d.comb += Value.cast(self.instructions.stream.payload).eq(payload)
-        synchronized = self.engine in SYNC_ENGINES
-        signal_ready: Value = Const(1)
-        wait_ready: Value = Const(1)
-        no_wait: Value = Const(int(not synchronized))
-        state = Signal(_State)
-        signalling = Signal()
-        if synchronized:
-            port = self.semaphores
-            wait, signal = self._masks(current[0])
-            m.d.comb += [
-                port.wait_mask.eq(wait),
-                port.signal_mask.eq(signal),
-                port.wait_valid.eq(state == _State.WAIT),
-                port.signal_valid.eq(signalling),
-            ]
-            wait_ready, signal_ready = port.wait_ready, port.signal_ready
-            if prefetched:
-                no_wait = self._masks(following[0])[0] == 0
-
-        with m.Switch(state):
-            with m.Case(_State.EMPTY):
-                m.d.comb += [self.idle.eq(~held), free.eq(1)]
-            with m.Case(_State.WAIT):
-                m.d.comb += self.waiting.eq(1)
-                with m.If(wait_ready):
-                    m.d.sync += state.eq(_State.ACTIVE)
-            with m.Case(_State.ACTIVE):
-                m.d.comb += [self.active.eq(1), self.instructions.stream.valid.eq(1)]
-                with m.If(self.instructions.stream.ready):
-                    m.d.comb += self.completed.eq(1)
-                    m.d.comb += [signalling.eq(1), free.eq(signal_ready)]
-                    m.d.sync += state.eq(_State.SIGNAL)
-            with m.Case(_State.SIGNAL):
-                m.d.comb += [signalling.eq(1), free.eq(signal_ready)]
-        with m.If(free):
-            with m.If(~arrived):
-                m.d.sync += state.eq(_State.EMPTY)
-            with m.Elif(no_wait):
-                m.d.sync += state.eq(_State.ACTIVE)
-            with m.Else():
-                m.d.sync += state.eq(_State.WAIT)
+            with m.If(load.enable & (load.index == i)):
+                m.d.sync += loaded[i].eq(load.word)
         return m
 
-    def _masks(self, word: Signal) -> tuple[Value, Value]:
-        """The wait and the signal mask that are this engine's."""
-        if self.engine != Engine.EPILOGUE:
-            return word[4:10], word[10:16]
-        shared = word[0:4] == Opcode.GEMM
-        return Mux(shared, word[16:22], word[4:10]), Mux(shared, word[22:28], word[10:16])
+    def _synchronized(self, m: Module, word: Value, last: Value) -> None:
+        stream, port = self.instructions.stream, self.semaphores
+        wait, signal = word[4:10], word[10:16]
+        if self.engine == Engine.EPILOGUE:
+            shared = word[0:4] == Opcode.GEMM
+            wait, signal = Mux(shared, word[16:22], wait), Mux(shared, word[22:28], signal)
+        state = Signal(_State)
+        m.d.comb += [
+            port.wait_mask.eq(wait),
+            port.signal_mask.eq(signal),
+            port.wait_valid.eq(state == _State.WAIT),
+            port.signal_valid.eq(state == _State.SIGNAL),
+            self.load.want.eq(state == _State.EMPTY),
+            self.idle.eq(state == _State.EMPTY),
+            self.waiting.eq(state == _State.WAIT),
+            stream.valid.eq(state == _State.ACTIVE),
+        ]
+        with m.Switch(state):
+            with m.Case(_State.EMPTY), m.If(last):
+                m.d.sync += state.eq(_State.WAIT)
+            with m.Case(_State.WAIT), m.If(port.wait_ready):
+                m.d.sync += state.eq(_State.ACTIVE)
+            with m.Case(_State.ACTIVE), m.If(stream.ready):
+                m.d.sync += state.eq(_State.SIGNAL)
+            with m.Case(_State.SIGNAL), m.If(port.signal_ready):
+                m.d.sync += state.eq(_State.EMPTY)
 
 
 class InstructionQueues(wiring.Component):
@@ -198,7 +169,6 @@ class InstructionQueues(wiring.Component):
                 "active": Out(len(Engine)),
                 "completed": Out(len(Engine)),
                 "pc": Out(24).array(len(Engine)),
-                "error_pc": Out(24).array(len(Engine)),
                 "empty": Out(1),
             }
         )
@@ -280,7 +250,6 @@ class InstructionQueues(wiring.Component):
                 self.active[e].eq(front.active),
                 self.completed[e].eq(front.completed),
                 self.pc[e].eq(front.pc),
-                self.error_pc[e].eq(front.error_pc),
                 idle[e].eq(front.idle),
             ]
             wiring.connect(m, front.instructions, wiring.flipped(getattr(self, e.name.lower())))

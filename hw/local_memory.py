@@ -39,8 +39,7 @@ class LocalMemory(Component):
     `ready` depends on the valids of other ports, never on its own.
 
     Timing: the response comes exactly LOCAL_READ_LATENCY cycles after the request was taken. A
-    write is seen by every read taken in a later cycle, not by one taken in the same cycle; a read
-    and a write of one address in one cycle cost every port the next cycle.
+    write is seen by every read taken in a later cycle, not by one taken in the same cycle.
 
     stall: bit 0 keeps back all reads of this cycle, bit 1 all writes (tie to 0 in hardware).
     error: 1 for one cycle when a request beyond the memory was taken; `error_client` is the number
@@ -70,6 +69,7 @@ class LocalMemory(Component):
             depth=config.local_words,
             width_bytes=config.word_bytes,
             ports=config.memory_ports,
+            ordered=config.memory_ports == 2,
             family=config.family,
         )
         readers = [getattr(self, name) for name in READERS]
@@ -97,26 +97,21 @@ class LocalMemory(Component):
         write_clients = Signal(len(writers))
         read_address = Signal(16, reset_less=True)
         write_address = Signal(16, reset_less=True)
-        held = Signal()
         m.d.sync += [
             read_clients.eq(reads),
             read_address.eq(_first(m, read_valids, [port.request.payload for port in readers])),
         ]
         payloads = [port.request.payload for port in writers]
-        with m.If(~held):
-            m.d.sync += [
-                write_clients.eq(writes),
-                write_address.eq(_first(m, write_valids, [p.address for p in payloads])),
-            ]
+        m.d.sync += [
+            write_clients.eq(writes),
+            write_address.eq(_first(m, write_valids, [p.address for p in payloads])),
+        ]
         # A register for each writer, zero unless it won, and an OR behind them: one LUT a bit, half
         # of what a multiplexer takes.
         words = []
         for i, (name, payload) in enumerate(zip(WRITERS, payloads, strict=True)):
             word = Signal(9 * config.word_bytes, name=f"{name}_word")
-            with m.If(~held & ~writes[i]):
-                m.d.sync += word.eq(0)
-            with m.Elif(writes[i]):
-                m.d.sync += word.eq(Cat(payload.data, payload.mask))
+            m.d.sync += word.eq(Mux(writes[i], Cat(payload.data, payload.mask), 0))
             words.append(word)
         write_word = reduce(or_, words)
         write_data = write_word[: 8 * config.word_bytes]
@@ -126,15 +121,12 @@ class LocalMemory(Component):
         write_beyond = beyond(write_address, config.local_words)
         m.d.comb += [
             ram.write_data.eq(write_data),
-            ram.write_mask.eq(Mux(held | write_beyond, 0, write_mask)),
+            ram.write_mask.eq(Mux(write_beyond, 0, write_mask)),
         ]
         if config.memory_ports == 2:
-            # The RAM must not read and write one address in one cycle: the read goes first and the
-            # write waits a cycle, in which nothing else may enter and overtake it.
             m.d.comb += [
-                held.eq(read_clients.any() & write_clients.any() & (read_address == write_address)),
-                read_open.eq(~held & ~self.stall[0]),
-                write_open.eq(~held & ~self.stall[1]),
+                read_open.eq(~self.stall[0]),
+                write_open.eq(~self.stall[1]),
                 ram.read_address.eq(read_address),
                 ram.write_address.eq(write_address),
             ]
@@ -163,7 +155,7 @@ class LocalMemory(Component):
 
         # Errors.
         read_error = read_clients.any() & read_beyond
-        write_error = write_clients.any() & ~held & write_beyond
+        write_error = write_clients.any() & write_beyond
         m.d.sync += [
             self.error.eq(read_error | write_error),
             self.error_client.eq(

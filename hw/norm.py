@@ -15,7 +15,7 @@ from gateformer.hw.vector_constants import (
 )
 from gateformer.hw.vector_gain import CODE, GainLane
 from gateformer.hw.vector_ports import WordSink, WordSource
-from gateformer.hw.vector_row import LaneCounter, RowRing, ring_groups
+from gateformer.hw.vector_row import LaneCounter, RowRing, WordCounter, ring_groups
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -242,7 +242,7 @@ class Norm(Component):
         running = Signal()
         step = Signal(range(steps), reset_less=True)
         odd = Signal(reset_less=True)
-        words_left = Signal(12, reset_less=True)
+        m.submodules.second_words = second_words = WordCounter(bits=12)
         word_begin = Signal()
         word_end = Signal()
         row_end = Signal()
@@ -251,7 +251,10 @@ class Norm(Component):
         m.d.comb += [
             word_begin.eq(step == 0),
             word_end.eq(step == steps - 1),
-            row_end.eq(word_end & (words_left == 1)),
+            row_end.eq(word_end & second_words.last),
+            second_words.load.eq(load),
+            second_words.words.eq(self.words),
+            second_words.advance.eq(go & word_end),
             go.eq(running & (~word_begin | sink.room)),
             load.eq(ready & (~running | (go & row_end))),
             ring.read.eq(go),
@@ -268,11 +271,11 @@ class Norm(Component):
         with m.If(go):
             m.d.sync += step.eq(step + 1)
             with m.If(word_end):
-                m.d.sync += [step.eq(0), odd.eq(~odd), words_left.eq(words_left - 1)]
+                m.d.sync += [step.eq(0), odd.eq(~odd)]
             with m.If(row_end):
                 m.d.sync += [running.eq(0), rows_left.eq(rows_left - 1)]
         with m.If(load):
-            m.d.sync += [running.eq(1), odd.eq(0), words_left.eq(self.words)]
+            m.d.sync += [running.eq(1), odd.eq(0)]
         with m.If(self.start & ~self.fill):
             m.d.sync += rows_left.eq(self.rows)
 

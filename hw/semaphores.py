@@ -3,6 +3,7 @@
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
+
 from gateformer.hw.interfaces import SemaphorePort
 from gateformer.spec.isa import SEMAPHORE_MAX, SYNC_ENGINES, semaphore_exists
 

@@ -10,18 +10,23 @@ from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine
 from gateformer.spec.registers import ErrorCode
 
+REST = 6
+"""Cycles from the last completion to `done`: local memory reports errors of the last accesses late,
+and those must not go under."""
+
 
 class Sequencer(wiring.Component):
     """Runs one program after each `start`, and keeps how it ended.
 
     From the cycle after `start` on `running` is 1. Once fetch and DMA are `quiet`, `flush` is 1 for
     a cycle (it resets engines, queues, semaphores and the memory pipeline), `restart` in the next
-    starts the fetch, and the :class:`Dispatcher` gets to work on `words`. At a HALT, when the
-    queues are `empty`, the program is `done`. `start` while `running` is ignored.
+    starts the fetch, and the :class:`Dispatcher` gets to work on `words`. After a HALT, when the
+    queues have been `empty` for REST cycles, the program is `done`. `start` while `running` is
+    ignored.
 
     `stop`, a pulse of `local_error` (of engine `local_engine`) or of `dma_error`, an illegal
     instruction, an instruction that is `missing`, and watchdog_cycles without `progress` or
-    dispatch end it with `error`, `code`, `engine` and `error_pc`, all set in the next cycle. A
+    dispatch end it with `error`, `code`, `engine` and `error_pc`, all set two cycles later. A
     watchdog names the first engine that is `waiting` for tokens, else the first `active` one, else
     (like an error of the dispatcher and a stop) the instruction being dispatched, with engine 0.
     `abort` is 1 from the end of a program to the `restart` of the next; after an error, `flush` is
@@ -86,25 +91,32 @@ class Sequencer(wiring.Component):
             with m.If(suspects[e]):
                 m.d.sync += suspect.eq(e)
 
-        # What ends the program, the first of these before the others.
+        # What ends the program, the first of these before the others; a register, so that the long
+        # way from its sources ends here.
         code, engine, of_engine = Signal(4), Signal(3), Signal()
+        m.d.sync += [code.eq(ErrorCode.NONE), engine.eq(0), of_engine.eq(0)]
         with m.If(self.stop):
-            m.d.comb += code.eq(ErrorCode.STOPPED)
+            m.d.sync += code.eq(ErrorCode.STOPPED)
         with m.Elif(working & self.local_error):
-            m.d.comb += code.eq(ErrorCode.LOCAL_ADDRESS)
-            m.d.comb += [of_engine.eq(1), engine.eq(self.local_engine)]
+            m.d.sync += code.eq(ErrorCode.LOCAL_ADDRESS)
+            m.d.sync += [of_engine.eq(1), engine.eq(self.local_engine)]
         with m.Elif(working & self.dma_error):
-            m.d.comb += code.eq(ErrorCode.DRAM_ADDRESS)
-            m.d.comb += [of_engine.eq(1), engine.eq(Engine.DMA)]
+            m.d.sync += code.eq(ErrorCode.DRAM_ADDRESS)
+            m.d.sync += [of_engine.eq(1), engine.eq(Engine.DMA)]
         with m.Elif(working & dispatcher.illegal):
-            m.d.comb += code.eq(ErrorCode.ILLEGAL_INSTRUCTION)
+            m.d.sync += code.eq(ErrorCode.ILLEGAL_INSTRUCTION)
         with m.Elif(dispatcher.wants & ~self.words.valid & self.missing):
-            m.d.comb += code.eq(ErrorCode.DRAM_ADDRESS)
+            m.d.sync += code.eq(ErrorCode.DRAM_ADDRESS)
         with m.Elif(expired):
-            m.d.comb += code.eq(ErrorCode.WATCHDOG)
-            m.d.comb += [of_engine.eq(stuck), engine.eq(Mux(stuck, suspect, 0))]
+            m.d.sync += code.eq(ErrorCode.WATCHDOG)
+            with m.If(stuck):
+                m.d.sync += [of_engine.eq(1), engine.eq(suspect)]
         m.d.comb += failed.eq(code != ErrorCode.NONE)
 
+        resting = Signal(range(REST))
+        rested = resting == REST - 1
+
+        m.d.sync += [self.flush.eq(0), resting.eq(0)]
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.next = "PREPARE"
@@ -113,23 +125,28 @@ class Sequencer(wiring.Component):
                 with m.If(failed):
                     m.next = "DRAIN"
                 with m.Elif(self.quiet):
-                    m.d.comb += self.flush.eq(1)
-                    m.next = "RESTART"
+                    m.d.sync += self.flush.eq(1)
+                    m.next = "FLUSH"
+            with m.State("FLUSH"):
+                m.d.comb += self.running.eq(1)
+                m.next = "RESTART"
             with m.State("RESTART"):
                 m.d.comb += [self.running.eq(1), self.restart.eq(1)]
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [self.running.eq(1), working.eq(1)]
+                with m.If(dispatcher.halted & self.empty & ~rested):
+                    m.d.sync += resting.eq(resting + 1)
                 with m.If(failed):
                     m.next = "DRAIN"
-                with m.Elif(dispatcher.halted & self.empty):
+                with m.Elif(rested):
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
             with m.State("DRAIN"):
                 with m.If(self.start):
                     m.next = "PREPARE"
                 with m.Elif(self.quiet):
-                    m.d.comb += self.flush.eq(1)
+                    m.d.sync += self.flush.eq(1)
                     m.next = "IDLE"
 
         with m.If(self.running & failed):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.serial_divider import SerialDivider
 from gateformer.hw.vector_ports import WordSink, WordSource
-from gateformer.hw.vector_row import LaneCounter, RowRing, ring_groups
+from gateformer.hw.vector_row import LaneCounter, RowRing, WordCounter, ring_groups
 from gateformer.spec.arithmetic import SOFTMAX_MAX
 from gateformer.spec.config import AcceleratorConfig
 
@@ -174,7 +174,7 @@ class Softmax(Component):
         # as has the row's record.
         running = Signal()
         second_step = Signal(range(steps), reset_less=True)
-        words_left = Signal(12, reset_less=True)
+        m.submodules.second_words = second_words = WordCounter(bits=12)
         row_begin = Signal(reset_less=True)
         word_begin = Signal()
         word_end = Signal()
@@ -184,7 +184,10 @@ class Softmax(Component):
         m.d.comb += [
             word_begin.eq(second_step == 0),
             word_end.eq(second_step == steps - 1),
-            row_end.eq(word_end & (words_left == 1)),
+            row_end.eq(word_end & second_words.last),
+            second_words.load.eq(load),
+            second_words.words.eq(self.words),
+            second_words.advance.eq(go & word_end),
             go.eq(running & (~word_begin | sink.room) & ~(row_end & sum_waiting)),
             load.eq(waiting & (~running | (go & row_end))),
             ring.read.eq(go),
@@ -201,11 +204,11 @@ class Softmax(Component):
         with m.If(go):
             m.d.sync += [second_step.eq(second_step + 1), row_begin.eq(0)]
             with m.If(word_end):
-                m.d.sync += [second_step.eq(0), words_left.eq(words_left - 1)]
+                m.d.sync += second_step.eq(0)
             with m.If(row_end):
                 m.d.sync += running.eq(0)
         with m.If(load):
-            m.d.sync += [running.eq(1), row_begin.eq(1), words_left.eq(self.words)]
+            m.d.sync += [running.eq(1), row_begin.eq(1)]
 
         # From `go` on: 1 ring data, 2 score, 3 difference, 4 table data, 5 numerator.
         flags = Signal(2 + lanes)

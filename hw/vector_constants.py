@@ -1,7 +1,5 @@
 """What is constant in a normalized row: from its two sums to a factor, an offset and a shift."""
 
-from collections.abc import Sequence
-
 from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import Component, In, Out
 

@@ -5,6 +5,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.interfaces import LOCAL_READ_LATENCY, LocalRead
 from gateformer.hw.vector_ports import WordSource
+from gateformer.hw.vector_row import WordCounter
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -39,14 +40,16 @@ class RowReader(Component):
 
         active = Signal()
         rows_left = Signal(12, reset_less=True)
-        words_left = Signal(12, reset_less=True)
-        is_last = Signal()
+        m.submodules.words_counter = words = WordCounter(bits=12)
+        is_last = words.last
         timer = Signal(range(self.config.word_bytes))
         request_last = Signal(reset_less=True)
         taken = Signal()
         m.d.comb += [
             taken.eq(request.valid & request.ready),
-            is_last.eq(words_left == 1),
+            words.load.eq(self.start | source.issue_last),
+            words.words.eq(self.words),
+            words.advance.eq(source.issue),
             source.issue.eq(
                 active
                 & (~request.valid | (taken & (self.last_step == 0)))
@@ -59,9 +62,8 @@ class RowReader(Component):
 
         with m.If(source.issue):
             m.d.sync += [request.valid.eq(1), request_last.eq(is_last)]
-            m.d.sync += words_left.eq(words_left - 1)
             with m.If(is_last):
-                m.d.sync += [words_left.eq(self.words), rows_left.eq(rows_left - 1)]
+                m.d.sync += rows_left.eq(rows_left - 1)
                 m.d.sync += active.eq(rows_left != 1)
         with m.Elif(request.ready):
             m.d.sync += request.valid.eq(0)
@@ -84,7 +86,6 @@ class RowReader(Component):
         with m.If(self.start):
             m.d.sync += [
                 rows_left.eq(self.rows),
-                words_left.eq(self.words),
                 next_row.eq(self.address),
             ]
         with m.If(first):

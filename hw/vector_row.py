@@ -36,6 +36,26 @@ class LaneCounter(Component):
         return m
 
 
+class WordCounter(Component):
+    """Whether the word at hand is the `last` of a row of `words` words (at least 1).
+
+    `load` makes the next cycle's word the first of a row; otherwise `advance` moves on to the next
+    word. `last` comes from a register, since all that moves a row waits for it.
+    """
+
+    def __init__(self, *, bits: int) -> None:
+        super().__init__({"load": In(1), "words": In(bits), "advance": In(1), "last": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        left = Signal.like(self.words, reset_less=True)
+        with m.If(self.load):
+            m.d.sync += [left.eq(self.words), self.last.eq(self.words == 1)]
+        with m.Elif(self.advance):
+            m.d.sync += [left.eq(left - 1), self.last.eq(left == 2)]
+        return m
+
+
 class RowRing(Component):
     """Rows between a unit's first and second pass: a ring of `groups` groups, a power of two.
 

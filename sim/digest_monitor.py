@@ -14,7 +14,7 @@ class DigestMonitor(wiring.Component):
     `taken`: a write of `width_bytes` bytes at byte address `address` is taken in this cycle, with
     one `mask` bit for each byte. `retire`: the instruction completes in this cycle (writes taken
     in it
-    belong to it). One cycle later `valid` is 1 and `digest` is that instruction's. For simulation
+    belong to it). `clear`: what was written so far belongs to no instruction. One cycle later `valid` is 1 and `digest` is that instruction's. For simulation
     only.
     """
 
@@ -27,6 +27,7 @@ class DigestMonitor(wiring.Component):
                 "data": In(8 * width_bytes),
                 "mask": In(width_bytes),
                 "retire": In(1),
+                "clear": In(1),
                 "valid": Out(1),
                 "digest": Out(32),
             }
@@ -42,7 +43,7 @@ class DigestMonitor(wiring.Component):
         ]
         m.d.comb += added.eq(total + Mux(self.taken, sum(bytes_, start=0), 0))
         m.d.sync += [
-            total.eq(Mux(self.retire, 0, added)),
+            total.eq(Mux(self.retire | self.clear, 0, added)),
             self.valid.eq(self.retire),
             self.digest.eq(added),
         ]

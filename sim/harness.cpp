@@ -56,6 +56,10 @@ class Simulation {
 #endif
     }
 
+#ifdef GATEFORMER_NO_DRAM
+    void write_dram(uint32_t, uint8_t) {}
+    uint8_t read_dram(uint32_t) const { return 0; }
+#else
     void write_dram(uint32_t address, uint8_t byte) {
         auto &word = top_->rootp->DRAM_ARRAY[address / DRAM_BYTES];
         const unsigned shift = 8 * (address % DRAM_BYTES);
@@ -67,6 +71,7 @@ class Simulation {
         const uint64_t word = top_->rootp->DRAM_ARRAY[address / DRAM_BYTES];
         return static_cast<uint8_t>(word >> (8 * (address % DRAM_BYTES)));
     }
+#endif
 
     void write_register(uint32_t address, uint32_t value) { access(address, true, value); }
 

@@ -1,5 +1,6 @@
 """The generated accelerator under Verilator, as a machine that Python drives."""
 
+import fcntl
 import hashlib
 import struct
 import subprocess
@@ -39,15 +40,27 @@ def build(
     key = hashlib.sha256(verilog.encode() + bytes([trace]))
     for source in [*sources, *headers]:
         key.update(source.read_bytes())
-    folder = directory / f"{config.name}-{key.hexdigest()[:16]}"
+    folder = directory.resolve() / f"{config.name}-{key.hexdigest()[:16]}"
     program = folder / "simulation"
     if program.exists():
         return program
     folder.mkdir(parents=True, exist_ok=True)
-    source = folder / f"{_TOP}.v"
-    source.write_text(verilog)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            (folder / f"{_TOP}.v").write_text(verilog)
+            progress("compiling with Verilator")
+            _compile(config, folder, sources, trace=trace)
+    return program
+
+
+def _compile(config: AcceleratorConfig, folder: Path, sources: list[Path], *, trace: bool) -> None:
+    """Leaves the program `simulation` in the folder."""
+    program = folder / "simulation"
     array = f"{_TOP}__DOT__dram__DOT__storage__DOT__array"
     flags = [f"-DDRAM_ARRAY={array}", f"-DDRAM_BYTES={config.bus_bytes}", "-std=c++17"]
+    if config.dram == "none":
+        flags.append("-DGATEFORMER_NO_DRAM")
     if trace:
         flags += ["-DGATEFORMER_TRACE", f"-I{_FOLDER / 'fst'}"]
     command = [
@@ -57,9 +70,8 @@ def build(
         "-o", str(program.with_suffix(".new")), "-MAKEFLAGS", "OPT_FAST=-O2 OPT_SLOW=-O0",
         "-CFLAGS", " ".join(flags),
         *(["--trace-fst", "-MAKEFLAGS", "LDLIBS=-pthread"] if trace else []),
-        str(source), *map(str, sources),
+        str(folder / f"{_TOP}.v"), *map(str, sources),
     ]  # fmt: skip
-    progress("compiling with Verilator")
     log = folder / "build.log"
     with log.open("w") as file:
         done = subprocess.run(
@@ -68,7 +80,6 @@ def build(
     if done.returncode != 0:
         raise ToolError(f"Verilator could not build the simulation: see {log}")
     program.with_suffix(".new").rename(program)
-    return program
 
 
 class RtlMachine:

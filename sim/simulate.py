@@ -33,7 +33,9 @@ class Machine(Protocol):
     def start(self) -> Digests: ...
 
 
-class _Golden:
+class GoldenRunner:
+    """The golden model as a `Machine`."""
+
     def __init__(self, config: AcceleratorConfig, image: ProgramImage) -> None:
         self.image = image
         self.machine = GoldenMachine(config, np.zeros(image.window_bytes, np.uint8))
@@ -51,7 +53,9 @@ class _Golden:
         return self.machine.run(self.image.instructions)
 
 
-class _Rtl:
+class RtlRunner:
+    """The RTL as a `Machine`; its registers are set for the image."""
+
     def __init__(self, machine: rtl.RtlMachine, image: ProgramImage) -> None:
         self.machine = machine
         registers = {
@@ -89,9 +93,9 @@ class SampleResult:
     counters: dict[Counter, int] = field(default_factory=dict)
 
 
-def _load(machine: Machine, model: CompiledModel) -> None:
-    image = model.image
-    space = "local" if model.config.dram == "none" else "dram"
+def load(machine: Machine, config: AcceleratorConfig, image: ProgramImage) -> None:
+    """Writes constants and instructions to where the program expects them."""
+    space = "local" if config.dram == "none" else "dram"
     machine.write(space, image.data_address, image.data + image.instruction_bytes())
 
 
@@ -131,16 +135,16 @@ def simulate(
     error.
     """
     host = model.host()
-    golden = _Golden(model.config, model.image)
-    _load(golden, model)
+    golden = GoldenRunner(model.config, model.image)
+    load(golden, model.config, model.image)
     with ExitStack() as stack:
-        machine: _Rtl | None = None
+        machine: RtlRunner | None = None
         if engine == "rtl":
             program = rtl.build(model.config, build, trace=trace is not None, progress=progress)
             running = stack.enter_context(rtl.RtlMachine(program, model.config, trace))
             running.set_stalls(*stalls)
-            machine = _Rtl(running, model.image)
-            _load(machine, model)
+            machine = RtlRunner(running, model.image)
+            load(machine, model.config, model.image)
         for sample in samples:
             codes = host.encode(sample)
             expected = _run(golden, model, codes)

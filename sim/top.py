@@ -97,6 +97,7 @@ class SimulationTop(wiring.Component):
             monitor.data.eq(trace.data),
             monitor.mask.eq(trace.mask),
             monitor.retire.eq(trace.retire),
+            monitor.clear.eq(~self.running),
         ]
         return monitor
 

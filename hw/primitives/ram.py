@@ -1,5 +1,8 @@
 """A RAM of words with byte enables and a registered output, on each family's own RAM blocks."""
 
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Literal
 
 from amaranth import Array, Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
@@ -18,6 +21,8 @@ class WordRam(Component):
     ports=2: a write port (`write_address`, `write_data`, `write_mask`, a bit for each byte; mask 0
     writes nothing) and a read port (`read_address`, `read_data`). The same address is never read
     and written in one cycle: the caller sees to it, the blocks have no collision logic.
+    ordered (two ports only): any addresses at any time; a read sees every write of an earlier cycle
+    and none of its own. The write port is registered, for large memories that spread over the chip.
     ports=1: `address` takes the place of both addresses; a cycle whose mask is not 0 writes, and
     what it reads is undefined.
 
@@ -41,6 +46,7 @@ class WordRam(Component):
         depth: int,
         width_bytes: int,
         ports: int = 2,
+        ordered: bool = False,
         family: Literal["generic", "ecp5", "ice40"] = "generic",
     ) -> None:
         if ports not in (1, 2):
@@ -48,6 +54,7 @@ class WordRam(Component):
         self.depth = depth
         self.width_bytes = width_bytes
         self.ports = ports
+        self.ordered = ordered
         self.family = family
         bits = ceil_log2(depth)
         addresses = ("address",) if ports == 1 else ("write_address", "read_address")
@@ -75,50 +82,111 @@ class WordRam(Component):
         write = storage.write_port(granularity=8)
         read = storage.read_port()
         output = Signal(8 * self.width_bytes, reset_less=True)
-        m.d.comb += [
-            write.addr.eq(self.address if self.ports == 1 else self.write_address),
-            write.data.eq(self.write_data),
-            write.en.eq(self.write_mask),
-            read.addr.eq(self.address if self.ports == 1 else self.read_address),
-            read.en.eq(~self.write_mask.any() if self.ports == 1 else 1),
-            self.read_data.eq(output),
-        ]
         m.d.sync += output.eq(read.data)
+        if self.ports == 1:
+            m.d.comb += [
+                write.addr.eq(self.address),
+                write.data.eq(self.write_data),
+                write.en.eq(self.write_mask),
+                read.addr.eq(self.address),
+                read.en.eq(~self.write_mask.any()),
+                self.read_data.eq(output),
+            ]
+            return m
+        port = self._write_port(m, [Const(1, 1)])
+        m.d.comb += [
+            write.addr.eq(port.address),
+            write.data.eq(port.data),
+            write.en.eq(port.masks[0]),
+            read.addr.eq(self.read_address),
+            read.en.eq(1),
+            self.read_data.eq(self._read_port(m, port, [Const(1, 1)], [output])),
+        ]
         return m
 
     def _dp16kd(self) -> Module:
         """Chunks from the deepest shape on: deep and narrow blocks need no multiplexer."""
         m = Module()
         chunks = chunk_depths(self.depth)
+        bases = [sum(chunks[:number]) for number in range(len(chunks))]
+        lows = [ceil_log2(size) for size in chunks]
+        tags = [base >> low for base, low in zip(bases, lows, strict=True)]
+        port = self._write_port(
+            m, [self.write_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
+        )
         outputs = []
-        hits = []
-        base = 0
-        for number, size in enumerate(chunks):
-            low = ceil_log2(size)
-            tag = base >> low
-            hits.append(self.read_address[low:] == tag)
-            mask = Signal(self.width_bytes, name=f"write_mask_{number}")
+        for number, low in enumerate(lows):
+            width = _DP16KD_DEPTHS[0] >> low
             write_address = Signal(low, name=f"write_address_{number}")
             read_address = Signal(low, name=f"read_address_{number}")
-            m.d.comb += [
-                mask.eq(Mux(self.write_address[low:] == tag, self.write_mask, 0)),
-                write_address.eq(self.write_address),
-                read_address.eq(self.read_address),
-            ]
-            width = _DP16KD_DEPTHS[0] // size
             output = Signal(8 * self.width_bytes, name=f"output_{number}")
+            m.d.comb += [write_address.eq(port.address), read_address.eq(self.read_address)]
             for bit in range(0, 8 * self.width_bytes, width):
                 m.submodules[f"block_{number}_{bit}"] = _dp16kd(
                     write_address=write_address,
-                    write_data=self.write_data[bit : bit + width],
-                    write_mask=mask[bit // 8 : (bit + width + 7) // 8],
+                    write_data=port.data[bit : bit + width],
+                    write_mask=port.masks[number][bit // 8 : (bit + width + 7) // 8],
                     read_address=read_address,
                     read_data=output[bit : bit + width],
                 )
             outputs.append(output)
-            base += size
-        m.d.comb += self.read_data.eq(_delayed_choice(m, hits, outputs))
+        hits = [self.read_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
+        m.d.comb += self.read_data.eq(self._read_port(m, port, hits, outputs))
         return m
+
+    def _write_port(self, m: Module, hits: list[Value]) -> "_WritePort":
+        """The write port in front of the parts, of which the one whose hit is 1 is written."""
+        masks = [Mux(hit, self.write_mask, 0) for hit in hits]
+        port = _WritePort(
+            Signal.like(self.write_address, name="part_address", reset_less=True),
+            Signal.like(self.write_data, name="part_data", reset_less=True),
+            [Signal(self.width_bytes, name=f"part_mask_{i}") for i in range(len(hits))],
+        )
+        domain = m.d.sync if self.ordered else m.d.comb
+        domain += [
+            port.address.eq(self.write_address),
+            port.data.eq(self.write_data),
+            *(signal.eq(mask) for signal, mask in zip(port.masks, masks, strict=True)),
+        ]
+        return port
+
+    def _read_port(
+        self, m: Module, port: "_WritePort", hits: list[Value], outputs: list[Signal]
+    ) -> Value:
+        """The output of the part whose hit was 1, LATENCY cycles ago.
+
+        ordered: a byte that the registered write port writes in the cycle in which the blocks read
+        it comes from there. Every source of a byte is 0 or blanked unless it is chosen, so that
+        three parts and the written byte take two LUTs a bit.
+        """
+        if not self.ordered:
+            return _delayed_choice(m, hits, outputs)
+        # A digit of two address bits each: the comparison is spread over two cycles.
+        digits = range(0, len(self.read_address), 2)
+        equal = Signal(len(digits), reset_less=True)
+        asked = Signal(len(hits), reset_less=True)
+        mask = Signal(self.width_bytes)
+        data = Signal.like(self.write_data, name="written", reset_less=True)
+        m.d.sync += [
+            equal.eq(Cat(self.read_address[i : i + 2] == port.address[i : i + 2] for i in digits)),
+            asked.eq(Cat(hits)),
+            mask.eq(reduce(or_, port.masks)),
+            data.eq(port.data),
+        ]
+        result = []
+        for byte in range(self.width_bytes):
+            bits = slice(8 * byte, 8 * byte + 8)
+            written = Signal(name=f"written_{byte}")
+            forwarded = Signal(8, name=f"forwarded_{byte}", reset_less=True)
+            chosen = Signal(len(hits), name=f"chosen_{byte}", reset_less=True)
+            m.d.comb += written.eq(equal.all() & mask[byte])
+            m.d.sync += [
+                forwarded.eq(Mux(written, data[bits], 0)),
+                chosen.eq(Mux(written, 0, asked)),
+            ]
+            parts = [Mux(chosen[i], output[bits], 0) for i, output in enumerate(outputs)]
+            result.append(reduce(or_, parts, forwarded))
+        return Cat(result)
 
     def _spram(self) -> Module:
         m = Module()
@@ -154,6 +222,15 @@ class WordRam(Component):
             outputs.append(output)
         m.d.comb += self.read_data.eq(_delayed_choice(m, hits, outputs))
         return m
+
+
+@dataclass(frozen=True)
+class _WritePort:
+    """What the blocks write in a cycle: one mask for each part of the memory."""
+
+    address: Signal
+    data: Signal
+    masks: list[Signal]
 
 
 def chunk_depths(depth: int) -> list[int]:

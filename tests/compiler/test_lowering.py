@@ -321,6 +321,28 @@ def test_transposed_output(builder: Build, tmp_path: Path) -> None:
     compare(path, lower(import_model(path)), tokens())
 
 
+def test_output_of_many_matrices(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    heads = b.transpose(b.reshape(x, 1, 6, 2, 4), 0, 2, 1, 3)
+    scores = b.op("Softmax", b.op("MatMul", heads, b.transpose(heads, 0, 1, 3, 2)))
+    mixed = b.op("MatMul", scores, heads)
+    path = saved(b, {mixed: [1, 2, 6, 4]}, tmp_path)
+    compare(path, lower(import_model(path)), tokens())
+    last = b.transpose(mixed, 0, 2, 3, 1)
+    path = saved(b, {last: [1, 6, 4, 2]}, tmp_path)
+    with pytest.raises(ModelError, match="output cannot be handed"):
+        lower(import_model(path))
+
+
+def test_attention_maps_are_no_output(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    scores = b.op("Softmax", b.op("MatMul", x, b.transpose(x, 0, 2, 1)))
+    y = b.op("MatMul", scores, x)
+    path = saved(b, {y: [1, 6, 8], scores: [1, 6, 6]}, tmp_path)
+    with pytest.raises(ModelError, match=r"operator 'Softmax'"):
+        lower(import_model(path))
+
+
 def test_partial_scaling(builder: Build, tmp_path: Path) -> None:
     """A scale on some columns of a product splits it; no column is computed twice."""
     b = builder(17)

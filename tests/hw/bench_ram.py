@@ -11,6 +11,7 @@ from drivers import make_rng, start
 DEPTH = int(os.environ["DEPTH"])
 WIDTH_BYTES = int(os.environ["WIDTH_BYTES"])
 PORTS = int(os.environ["PORTS"])
+ORDERED = bool(int(os.environ["ORDERED"]))
 LATENCY = 2
 
 
@@ -27,14 +28,15 @@ async def random_access(dut: Any) -> None:
     model: dict[int, int] = {}
     expected: deque[int | None] = deque([None] * LATENCY)
     checked = 0
+    write = 0
     for cycle in range(6000):
-        write = rng.choice(pool)
-        read = rng.choice(pool)
+        write, last = rng.choice(pool), write
+        read = last if rng.random() < 0.3 else rng.choice(pool)
         if cycle < len(pool):
             write, mask = pool[cycle], full
         else:
             mask = rng.choice((0, full, rng.randrange(full + 1)))
-        if read == write and PORTS == 2:
+        if read == write and PORTS == 2 and not ORDERED:
             mask = 0 if cycle >= len(pool) else mask
             read = (read + 1) % DEPTH if mask else read
         data = rng.getrandbits(bits)

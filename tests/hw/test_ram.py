@@ -40,13 +40,17 @@ module DP16KD #(
   reg [DATA_WIDTH_A-1:0] cells [(16384 >> SHIFT)-1:0];
   reg [DATA_WIDTH_A-1:0] latch, register;
   wire [17:0] q = register;
+  wire [17:0] lanes = DATA_WIDTH_A != 18 ? 18'h3ffff : {{9{ADA[1]}}, {9{ADA[0]}}};
+  wire [DATA_WIDTH_A-1:0] enabled = lanes[DATA_WIDTH_A-1:0];
   always @(posedge CLKA) if (CEA & WEA)
     if (DATA_WIDTH_A == 18) begin
       if (ADA[0]) cells[ADA >> SHIFT][8:0] <= DIA[8:0];
       if (ADA[1]) cells[ADA >> SHIFT][DATA_WIDTH_A-1:9*(DATA_WIDTH_A/18)] <= DIA[17:9];
     end else cells[ADA >> SHIFT] <= DIA[DATA_WIDTH_A-1:0];
   always @(posedge CLKB) begin
-    if (CEB) latch <= cells[ADB >> SHIFT];
+    // What is written in the same cycle is not to be relied on.
+    if (CEB) latch <= cells[ADB >> SHIFT] ^
+      (CEA & WEA & (ADA >> SHIFT == ADB >> SHIFT) ? enabled : {DATA_WIDTH_A{1'b0}});
     if (OCEB) register <= latch;
   end
 """
@@ -70,23 +74,32 @@ endmodule
 
 
 @pytest.mark.parametrize(
-    ("family", "ports", "depth", "model"),
+    ("family", "ports", "ordered", "depth", "model"),
     [
-        ("generic", 2, 300, ""),
-        ("generic", 1, 300, ""),
-        ("ecp5", 2, 31 * 1024, DP16KD),
-        ("ice40", 1, 20000, SPRAM),
+        ("generic", 2, False, 300, ""),
+        ("generic", 2, True, 300, ""),
+        ("generic", 1, False, 300, ""),
+        ("ecp5", 2, False, 1024, DP16KD),
+        ("ecp5", 2, True, 31 * 1024, DP16KD),
+        ("ice40", 1, False, 20000, SPRAM),
     ],
 )
-def test_random_access(family: str, ports: int, depth: int, model: str, tmp_path: Path) -> None:
-    ram = WordRam(depth=depth, width_bytes=8, ports=ports, family=family)
+def test_random_access(
+    family: str, ports: int, ordered: bool, depth: int, model: str, tmp_path: Path
+) -> None:
+    ram = WordRam(depth=depth, width_bytes=8, ports=ports, ordered=ordered, family=family)
     cells = tmp_path / "cells.v"
     cells.write_text(model)
     run_bench(
         ram,
         BENCH,
         tmp_path / "build",
-        environment={"DEPTH": str(depth), "WIDTH_BYTES": "8", "PORTS": str(ports)},
+        environment={
+            "DEPTH": str(depth),
+            "WIDTH_BYTES": "8",
+            "PORTS": str(ports),
+            "ORDERED": str(int(ordered)),
+        },
         sources=(cells,) if model else (),
     )
 

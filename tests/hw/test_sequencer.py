@@ -55,7 +55,7 @@ class ControlPath(wiring.Component):
         for e in Engine:
             name = e.name.lower()
             wiring.connect(m, getattr(queues, name), wiring.flipped(getattr(self, name)))
-            m.d.comb += [self.pc[e].eq(queues.pc[e]), sequencer.pc[e].eq(queues.error_pc[e])]
+            m.d.comb += [self.pc[e].eq(queues.pc[e]), sequencer.pc[e].eq(queues.pc[e])]
         for e in SYNC_ENGINES:
             wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
         wiring.connect(m, fetch.words, sequencer.words)

@@ -1,0 +1,175 @@
+"""The whole accelerator in RTL against the golden model: graphs, modes, stalls, speed, errors."""
+
+import integer_graphs
+import numpy as np
+import pytest
+
+from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.folder import layout_of
+from gateformer.examples.digits.demo import Demo
+from gateformer.sim import rtl
+from gateformer.sim.simulate import BUILD, GoldenRunner, RtlRunner, load, simulate
+from gateformer.spec.configs import ECP5_85K, SMALL, TINY
+from gateformer.spec.errors import RunError
+from gateformer.spec.image import ProgramImage
+from gateformer.spec.isa import Engine, Opcode, instruction
+from gateformer.spec.registers import Counter, Register
+
+LARGE = ECP5_85K.replace(family="generic")
+ONE_PORT = TINY.replace(name="one-port", family="generic", watchdog_cycles=4000)
+CLASSICAL = SMALL.replace(
+    name="classical",
+    rows=3,
+    cols=2,
+    lanes=1,
+    local_kib=48,
+    epilogue_lanes=3,
+    gelu="polynomial",
+    residual_bits=15,
+    bus_bytes=8,
+    family="generic",
+)
+"""Not square, one lane; the polynomial GELU; a bus as wide as a word."""
+ALONE = SMALL.replace(
+    name="alone", rows=2, cols=3, lanes=4, word_bytes=16, local_kib=128, dram="none",
+    softmax_lanes=8, norm_lanes=4, family="generic",
+)  # fmt: skip
+FLASH = TINY.replace(name="flash", dram="readonly", cols=2, lanes=4, family="generic")
+CONFIGS = {c.name: c for c in (LARGE, ONE_PORT, CLASSICAL, ALONE, FLASH)}
+STALLS = {"free": (0, 0), "stalled": (90, 110)}
+
+
+def run(graph, config, stalls=(0, 0), seeds=(1,)):
+    """Runs random inputs on both; every instruction's writes must be equal. The last counters."""
+    image = compile_quantized(graph, config)
+    golden = GoldenRunner(config, image)
+    with rtl.RtlMachine(rtl.build(config, BUILD), config) as machine:
+        machine.set_stalls(*stalls)
+        runner = RtlRunner(machine, image)
+        load(golden, config, image)
+        load(runner, config, image)
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            for d in image.inputs:
+                codes = rng.integers(-128, 128, (d.rows, d.cols))
+                content = layout_of(d, config).pack(codes).tobytes()
+                golden.write(d.space, d.address, content)
+                runner.write(d.space, d.address, content)
+            assert runner.start() == golden.start()
+            for d in image.outputs:
+                size = layout_of(d, config).words * config.word_bytes
+                seen = runner.read(d.space, d.address, size)
+                assert np.array_equal(seen, golden.read(d.space, d.address, size))
+        return image, machine.cycles, machine.counters()
+
+
+@pytest.mark.parametrize("stalls", STALLS.values(), ids=STALLS)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_random_encoders(config, stalls):
+    sizes = [(17, 48, 3, 16, 96, 1), (9, 20, 2, 12, 36, 2), (34, 24, 1, 20, 40, 1)]
+    for seed, size in enumerate(sizes):
+        run(integer_graphs.encoder(config, *size, seed=seed), config, stalls, seeds=(seed, 9))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_random_products(config):
+    rng = np.random.default_rng(11)
+    for seed in range(4):
+        m, n, k = (int(v) for v in rng.integers(1, 90, 3))
+        run(integer_graphs.product(config, m, n, k, seed=seed), config, (40, 40))
+
+
+@pytest.mark.parametrize("config", [LARGE, ONE_PORT, CLASSICAL], ids=lambda c: c.name)
+def test_digits(config):
+    demo = Demo(config)
+    samples = [{"image": image[None]} for image in demo.images[:20]]
+    expected = demo.float_classes[:20]
+    for index, result in enumerate(simulate(demo.model, samples)):
+        assert result.bit_exact
+        if config.gelu == "table":
+            assert result.outputs["logits"].argmax() == expected[index]
+
+
+def test_stalls_change_cycles_and_nothing_else():
+    graph = integer_graphs.encoder(LARGE, 17, 48, 3, 16, 96, 1)
+    _, free, _ = run(graph, LARGE)
+    _, stalled, _ = run(graph, LARGE, (128, 128))
+    assert stalled > 1.2 * free
+
+
+def test_two_engines_work_at_once():
+    _, _, counters = run(integer_graphs.encoder(LARGE, 65, 64, 4, 16, 128, 1), LARGE)
+    assert counters[Counter.ARRAY_AND_VECTOR] > 100
+
+
+def test_a_large_product_keeps_the_array_busy():
+    """256x768x768, operands and result in DRAM at 2 bytes a cycle: at least 90 %."""
+    image, cycles, counters = run(integer_graphs.product(LARGE, 256, 768, 768), LARGE)
+    assert image.model_macs == 256 * 768 * 768
+    assert counters[Counter.ARRAY_BUSY] * LARGE.macs >= image.model_macs
+    assert image.model_macs / (LARGE.macs * cycles) >= 0.90
+
+
+def program_of(*instructions):
+    return ProgramImage(ONE_PORT.hash, 0, b"", instructions, 65536, (), (), 0)
+
+
+HALT = instruction(Opcode.HALT)
+GOOD = instruction(Opcode.DMA_LOAD, rows=1, words=4, local_address=3, dram_address=128)
+ERRORS = {
+    "size": (instruction(Opcode.SOFTMAX, rows=1, length=4000), "ILLEGAL_INSTRUCTION"),
+    "local": (
+        instruction(
+            Opcode.DMA_LOAD, rows=2, words=4, local_address=TINY.local_words - 4, local_stride=4
+        ),
+        "LOCAL_ADDRESS",
+    ),
+    "read": (
+        instruction(Opcode.LOAD_B, n=2, k=64, b_address=ONE_PORT.local_words - 8, b_stride=8),
+        "LOCAL_ADDRESS",
+    ),
+    "window": (instruction(Opcode.DMA_LOAD, rows=1, words=4, dram_address=65536), "DRAM_ADDRESS"),
+    "stuck": (instruction(Opcode.LOAD_B, wait=1 << Engine.DMA, n=2, k=8), "WATCHDOG"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_stops_with_code_and_address_and_the_next_program_runs(name):
+    bad, code = ERRORS[name]
+    with rtl.RtlMachine(rtl.build(ONE_PORT, BUILD), ONE_PORT) as machine:
+        for image, error in (
+            (program_of(GOOD, GOOD, bad, HALT), code),
+            (program_of(GOOD, HALT), 0),
+        ):
+            runner = RtlRunner(machine, image)
+            load(runner, ONE_PORT, image)
+            if error:
+                with pytest.raises(RunError, match=f"{code}.*0x40"):
+                    runner.start()
+            else:
+                golden = GoldenRunner(ONE_PORT, image)
+                load(golden, ONE_PORT, image)
+                assert runner.start() == golden.start()
+
+
+def test_an_opcode_that_does_not_exist_stops_the_program():
+    image = program_of(GOOD, HALT)
+    with rtl.RtlMachine(rtl.build(ONE_PORT, BUILD), ONE_PORT) as machine:
+        runner = RtlRunner(machine, image)
+        load(runner, ONE_PORT, image)
+        machine.write_dram(32, b"\x0f")
+        with pytest.raises(RunError, match=r"ILLEGAL_INSTRUCTION.*0x20"):
+            runner.start()
+        load(runner, ONE_PORT, image)
+        runner.start()
+
+
+def test_the_host_stops_a_program():
+    stuck = program_of(ERRORS["stuck"][0], HALT)
+    config = ONE_PORT
+    with rtl.RtlMachine(rtl.build(config, BUILD), config) as machine:
+        runner = RtlRunner(machine, stuck)
+        load(runner, config, stuck)
+        machine.write_register(Register.CONTROL, 1)
+        machine.write_register(Register.CONTROL, 2)
+        assert machine.read_register(Register.STATUS) & 4
