@@ -144,7 +144,7 @@ def synthesize(
     )
     run_tool("yosys", ["-p", script], folder=build_dir, log="yosys.log")
     cells = json.loads((build_dir / "stat.json").read_text())["design"]["num_cells_by_type"]
-    counts = {name: _count(cells, kinds) for name, kinds in device.cells.items()}
+    counts: dict[str, Any] = {name: _count(cells, kinds) for name, kinds in device.cells.items()}
     report = dataclasses.replace(SynthesisReport(device=device.name, macs=macs), **counts)
     if not pnr:
         return report

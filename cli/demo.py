@@ -20,8 +20,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "demo",
         help="classify real digits on the generated hardware",
-        description="Compiles the digits model, generates the Verilog, builds it with Verilator, and "
-        "classifies test images on it, every integer compared with the golden model's.",
+        description="Compiles the digits model, generates the Verilog, builds it with Verilator, "
+        "and classifies test images on it, every integer compared with the golden model's.",
         epilog="example: gateformer demo --images 20 --config small",
     )
     parser.add_argument(

@@ -105,7 +105,7 @@ def _replaceable(directory: Path) -> None:
 
 
 class HostModel:
-    """The host's share of a compiled model: between the model's float arrays and codes in memory."""
+    """The host's share of a compiled model: between float arrays and codes in memory."""
 
     def __init__(self, model: CompiledModel) -> None:
         self.model = model

@@ -178,8 +178,8 @@ def plan_memory(graph: QuantizedGraph, config: AcceleratorConfig, minimum_stagin
         need = -(-(used + minimum_staging) * config.word_bytes // 1024)
         largest = max(spans, key=lambda n: sizes[n], default="-")
         raise CapacityError(
-            f"the model needs {need} KiB of local memory ({used * config.word_bytes // 1024} KiB of "
-            f"activations, the largest {largest!r}), config {config.name!r} has "
+            f"the model needs {need} KiB of local memory ({used * config.word_bytes // 1024} of "
+            f"them for activations, the largest {largest!r}), config {config.name!r} has "
             f"{config.local_kib}: raise local_kib"
         )
     dram: dict[str, int] = {}

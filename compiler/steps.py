@@ -163,6 +163,6 @@ class Emitter:
                 f"scale records do not fit the ring of config {self.config.name!r}: raise p_depth"
             )
         raise CapacityError(
-            f"a constant of {load.staging_words * self.config.word_bytes} bytes does not fit beside "
-            f"the activations in local memory of config {self.config.name!r}: raise local_kib"
+            f"a constant of {load.staging_words * self.config.word_bytes} bytes does not fit "
+            f"beside the activations in local memory of config {self.config.name!r}: raise local_kib"
         )

@@ -1,6 +1,6 @@
 """The activation unit: a table, or I-BERT's polynomial for GELU."""
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
@@ -136,7 +136,7 @@ class PolynomialGelu(Component):
         bits = self.config.activation_bits
         family = self.config.family
 
-        def register(value, shape, name: str) -> Signal:
+        def register(value: Value, shape: ShapeLike, name: str) -> Signal:
             signal = Signal(shape, name=name, reset_less=True)
             m.d.sync += signal.eq(value)
             return signal
@@ -178,8 +178,18 @@ class PolynomialGelu(Component):
         m.d.comb += self.result.eq(register(Mux(within, moved, limit), signed(8), "limited"))
         return m
 
-    def _product(self, m, name, a, a_shape, b, b_shape, width: int) -> Signal:
-        """a * b cut to `width` bits, three cycles later, in two multipliers: 17 bits and the rest."""
+    def _product(
+        self,
+        m: Module,
+        name: str,
+        a: Signal,
+        a_shape: Shape,
+        b: Signal,
+        b_shape: Shape,
+        width: int,
+    ) -> Signal:
+        """a * b cut to `width` bits, three cycles later: 17 bits of a in a multiplier, the rest in
+        another."""
         family = self.config.family
         low = Multiplier(unsigned(17), b_shape, family)
         high = Multiplier(signed(a_shape.width - 17), b_shape, family)

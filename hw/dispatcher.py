@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from amaranth.hdl import Module, Signal, Value, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -51,7 +51,8 @@ class _State(enum.Enum, shape=3):
     CUT = 3
     COMPARE = 4
     CHECK = 5
-    WRITE = 6
+    PROBE = 6
+    WRITE = 7
 
 
 class Dispatcher(wiring.Component):
@@ -59,7 +60,8 @@ class Dispatcher(wiring.Component):
 
     Dynamic sizes are cut to `length` (Instruction.at_length), then checked. An instruction goes to
     the queues of its engines when all its words were found legal; a full queue makes it wait. A
-    size word takes six cycles, the others two, and each engine beyond the first one more a word.
+    size word takes six cycles, the others two or three, and each engine beyond the first one or
+    two more a word.
     `halted` is 1 at a HALT, `illegal` at an instruction that this accelerator does not execute;
     both stay until `restart`. `wants` is 1 while the next word is awaited. `pc` is the address of
     the instruction at hand, relative to the first.
@@ -124,7 +126,7 @@ class Dispatcher(wiring.Component):
                     with m.Case(Opcode.HALT):
                         m.d.comb += self.halted.eq(1)
                     with m.Case(*legal_opcodes(self.config)):
-                        m.d.sync += state.eq(_State.WRITE)
+                        m.d.sync += state.eq(_State.PROBE)
                     with m.Default():
                         m.d.comb += self.illegal.eq(1)
             with m.Case(_State.SUBTRACT):
@@ -143,6 +145,9 @@ class Dispatcher(wiring.Component):
                 m.d.comb += self.illegal.eq(bad)
                 with m.If(~bad):
                     m.d.sync += state.eq(_State.WRITE)
+            with m.Case(_State.PROBE):
+                # `full` follows `engine` by a cycle.
+                m.d.sync += state.eq(_State.WRITE)
             with m.Case(_State.WRITE):
                 m.d.comb += queue.enable.eq(self.enable & ~((index == 0) & queue.full))
                 with m.If(queue.enable):
@@ -162,12 +167,11 @@ class Dispatcher(wiring.Component):
         target: Signal,
     ) -> None:
         """After a write: on to the next engine, else to the next word or instruction."""
-        engines = FORMATS[Opcode.GEMM].engines
-        follows = opcode == Opcode.GEMM
-        with m.If(follows & (target == engines[0])):
-            m.d.sync += target.eq(engines[1])
-        with m.Elif(follows & (target == engines[1])):
-            m.d.sync += target.eq(engines[2])
+        before, between, last = FORMATS[Opcode.GEMM].engines
+        with m.If((opcode == Opcode.GEMM) & ((target == before) | (target == between))):
+            m.d.sync += target.eq(Mux(target == before, between, last))
+            with m.If(index == 0):
+                m.d.sync += state.eq(_State.PROBE)
         with m.Else():
             m.d.sync += [target.eq(first), index.eq(index + 1)]
             with m.If(index == PC_INDEX - 1):

@@ -1,7 +1,9 @@
 """The DMA engine: blocks of rows between external and local memory."""
 
+from typing import Any
+
 from amaranth import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import stream
+from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -34,7 +36,11 @@ class Dma(Component):
     have 6 beats or more. Up to four full bursts are read ahead; a store reads two bursts ahead.
     """
 
-    instructions: stream.Interface
+    instructions: wiring.PureInterface
+    dram_read: wiring.PureInterface
+    dram_write: wiring.PureInterface
+    read: wiring.PureInterface
+    write: wiring.PureInterface
     window_base: Signal
     window_size: Signal
     abort: Signal
@@ -45,14 +51,14 @@ class Dma(Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         self.stores = config.dram == "readwrite"
-        members = {
+        members: dict[str, Any] = {
             "instructions": Out(InstructionPort(Engine.DMA)),
             "dram_read": Out(DramRead(config)),
             "write": Out(LocalWrite(config)),
             "window_base": In(32),
             "window_size": In(32),
             "abort": In(1),
-            "quiet": Out(1, init=1),
+            "quiet": Out(1),
             "error": Out(1),
             "busy": Out(1),
         }
@@ -263,6 +269,16 @@ class _LocalWalk(Component):
     step.
     """
 
+    rows: Signal
+    words: Signal
+    first: Signal
+    stride: Signal
+    load: Signal
+    start: Signal
+    step: Signal
+    address: Signal
+    walking: Signal
+
     def __init__(self) -> None:
         super().__init__(
             {
@@ -314,6 +330,11 @@ class _WordAssembler(Component):
 
     complete: the last beat of a word is taken in this cycle. drop: beats are taken, words vanish.
     """
+
+    beat: stream.Interface
+    word: stream.Interface
+    complete: Signal
+    drop: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.beats = config.word_bytes // config.bus_bytes
@@ -369,8 +390,16 @@ class _WordSplitter(Component):
     enable: the word in front may leave; complete: its last beat leaves in this cycle.
     """
 
+    room: Signal
+    asked: Signal
+    word_valid: Signal
+    word: Signal
+    beat: stream.Interface
+    enable: Signal
+    complete: Signal
+
     def __init__(self, config: AcceleratorConfig, *, words: int) -> None:
-        self.words = words
+        self.depth = words
         self.beats = config.word_bytes // config.bus_bytes
         super().__init__(
             {
@@ -387,7 +416,7 @@ class _WordSplitter(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = len(self.beat.payload)
-        depth = self.words * self.beats
+        depth = self.depth * self.beats
         m.submodules.buffer = buffer = Memory(
             shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}
         )
@@ -397,7 +426,7 @@ class _WordSplitter(Component):
         tail = Signal(range(2 * depth))
 
         # Asking: free words are counted, and words are spaced so that each is pushed in time.
-        free = Signal(range(self.words + 1), init=self.words)
+        free = Signal(range(self.depth + 1), init=self.depth)
         m.d.sync += free.eq(_add(free, self.asked.replicate(len(free)), self.complete))
         if self.beats == 1:
             m.d.comb += [

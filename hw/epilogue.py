@@ -1,5 +1,7 @@
 """The epilogue: from sums of the array to masked words of local memory."""
 
+from typing import Any
+
 from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -36,12 +38,12 @@ class Epilogue(Component):
     `busy`: a column was issued in the cycle before.
     """
 
-    instructions: InstructionPort
-    load_p: InstructionPort
-    read_p: LocalRead
-    tiles: AccumulatorRead
-    read: LocalRead
-    write: LocalWrite
+    instructions: Any
+    load_p: Any
+    read_p: Any
+    tiles: Any
+    read: Any
+    write: Any
     busy: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -145,6 +147,9 @@ class Epilogue(Component):
         m.d.comb += parameters.release_words.eq(blocks)
         with m.FSM():
             with m.State("IDLE"), m.If(stream.valid):
+                m.next = "PREPARE"
+            # A release before this instruction is in `stored` now, and in `loaded` a cycle later.
+            with m.State("PREPARE"):
                 m.next = "START"
             with m.State("START"), m.If(loaded):
                 m.d.comb += walk.start.eq(~nothing)

@@ -1,7 +1,8 @@
 """The epilogue's addresses: base + row * stride + word."""
 
+from typing import Any
+
 from amaranth import Module, Mux, Signal, unsigned
-from amaranth.lib.data import View
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.epilogue_walk import Kind
@@ -21,7 +22,7 @@ class EpilogueAddress(Component):
 
     LATENCY = 3
 
-    instruction: View
+    instruction: Any
     wanted: Signal
     kind: Signal
     row: Signal

@@ -100,8 +100,9 @@ class ScalingLane(Component):
         product = Cat(lower, upper)
 
         value, carry = self._saturate(m, *self._shift(m, product, selector))
-        for _ in range(self.residual_time - self._scaled_time):
-            value, carry = _delay(m, value, 1, "value"), _delay(m, carry, 1, "carry")
+        waiting = self.residual_time - self._scaled_time
+        value = _delay(m, value, waiting, "value")
+        carry = _delay(m, carry, waiting, "carry")
 
         code = Signal(signed(17), reset_less=True)
         result = Signal(signed(16), reset_less=True)
@@ -154,7 +155,7 @@ class ScalingLane(Component):
 
     def _saturate(
         self, m: Module, value: Value, half: Value, fits: Value, negative: Value
-    ) -> tuple[Signal, Signal]:
+    ) -> tuple[Value, Value]:
         """(the value limited to `bits`, the rounding still to be added)."""
         saturated = Signal(16, reset_less=True)
         carry = Signal(reset_less=True)

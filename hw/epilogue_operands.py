@@ -1,5 +1,7 @@
 """The epilogue's reads: operand words from local memory to the elements that the lanes add."""
 
+from typing import Any
+
 from amaranth import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.data import View
@@ -28,8 +30,8 @@ class EpilogueOperands(Component):
 
     ADDEND_LATENCY = SUMS_LATENCY + 1
 
-    instruction: View
-    read: LocalRead
+    instruction: Any
+    read: Any
     begin: Signal
     room: Signal
     push: Signal

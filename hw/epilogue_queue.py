@@ -1,7 +1,8 @@
 """The epilogue's small queues."""
 
+from typing import Any
+
 from amaranth import Module, Shape, ShapeLike, Signal
-from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
@@ -16,10 +17,10 @@ class Queue(Component):
     """
 
     push: Signal
-    data: Signal | View
+    data: Any
     room: Signal
     pop: Signal
-    head: Signal | View
+    head: Any
     valid: Signal
     empty: Signal
 
@@ -79,14 +80,14 @@ class Outstanding(Component):
     `begin` only while `room`, which is a register and knows of an end only a cycle later.
     """
 
-    begin: In(1)
-    finish: In(1)
-    room: Out(1)
-    none: Out(1)
+    begin: Signal
+    finish: Signal
+    room: Signal
+    none: Signal
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        super().__init__()
+        super().__init__({"begin": In(1), "finish": In(1), "room": Out(1), "none": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -1,10 +1,10 @@
 """The order in which the epilogue visits columns and asks for addresses."""
 
 import enum
+from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.data import View
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.interfaces import instruction_layout
@@ -24,8 +24,8 @@ def column_layout(config: AcceleratorConfig) -> data.StructLayout:
     """One column of one set of rows, in the order of the accumulator buffer.
 
     low: the column of the matrix modulo word_bytes; emit: the words that this set writes or fills
-    from end here; release: the tile ends here; lanes: the lanes whose row exists; record: ring position of the
-    scale record of the column, or of lane 0's row.
+    from end here; release: the tile ends here; lanes: the lanes whose row exists; record: ring
+    position of the scale record of the column, or of lane 0's row.
     """
     return data.StructLayout(
         {
@@ -63,11 +63,11 @@ class EpilogueWalk(Component):
     with `kind`, `row` (of the matrix) and `word` (of the row) of an address.
     """
 
-    instruction: View
+    instruction: Any
     start: Signal
     running: Signal
     record_base: Signal
-    column: View
+    column: Any
     column_push: Signal
     column_room: Signal
     read_room: Signal
@@ -159,8 +159,8 @@ class EpilogueWalk(Component):
             self.row.eq(self._row(left, Mux(exists, lane, 0))),
             self.column_push.eq(go & (~piece_last | addresses_end)),
         ]
-        size = Mux(kind == Kind.ADDEND, Format.INT32, instruction.format)
-        with m.Switch(size):
+        element = Mux(kind == Kind.ADDEND, Format.INT32, instruction.format)
+        with m.Switch(element):
             for option in Format:
                 with m.Case(option):
                     m.d.comb += self.word.eq(j >> (word_log - option))
@@ -207,9 +207,7 @@ class EpilogueWalk(Component):
                 j_last.eq(Mux(table, instruction.count, instruction.n) - 1),
                 left.eq(instruction.m),
                 group_left.eq(instruction.m),
-                record_origin.eq(
-                    self.record_base + Mux(instruction.by_row, instruction.m, 0)
-                ),
+                record_origin.eq(self.record_base + Mux(instruction.by_row, instruction.m, 0)),
                 kind.eq(first_kind),
                 fresh.eq(1),
             ]

@@ -58,9 +58,14 @@ class Fetch(wiring.Component):
         size = Signal(range(block + 1))
         inside, aligned, grow, handed_out = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            inside.eq(offset < self.window_size[unit_bits:]),
             burst.payload.address.eq(Cat(Const(0, unit_bits), start)),
             burst.payload.beats.eq(size * unit_beats),
+        ]
+        # `inside` follows `offset` by a cycle: a comparison and an addition in one are too slow.
+        settled = Signal()
+        m.d.sync += [
+            inside.eq(offset < self.window_size[unit_bits:]),
+            settled.eq(~self.restart & ~grow),
         ]
         with m.If(self.restart):
             m.d.sync += [offset.eq(self.program[unit_bits:]), held.eq(0)]
@@ -76,16 +81,16 @@ class Fetch(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.quiet.eq(~self.restart)
                 m.d.sync += [start.eq(self.window_base[unit_bits:] + offset), size.eq(0)]
-                with m.If(~self.restart & ~self.abort & inside & (held <= block)):
+                with m.If(~self.restart & ~self.abort & settled & inside & (held <= block)):
                     m.next = "GROW"
             with m.State("GROW"):
                 m.d.comb += aligned.eq((start + size)[: (block - 1).bit_length()] == 0)
                 with m.If(self.abort):
                     m.next = "IDLE"
-                with m.Elif(inside & ~(aligned & (size != 0))):
+                with m.Elif(settled & inside & ~(aligned & (size != 0))):
                     m.d.comb += grow.eq(1)
                     m.d.sync += size.eq(size + 1)
-                with m.Else():
+                with m.Elif(settled):
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.comb += burst.valid.eq(1)
@@ -98,7 +103,7 @@ class Fetch(wiring.Component):
                     m.d.sync += count.eq(count - 1)
                     with m.If(count == 1):
                         m.next = "IDLE"
-        m.d.comb += self.missing.eq(fsm.ongoing("IDLE") & ~inside & (held == 0))
+        m.d.comb += self.missing.eq(fsm.ongoing("IDLE") & settled & ~inside & (held == 0))
 
         self._buffer(m, handed_out, ahead * unit_beats, unit_bytes // 4)
         return m

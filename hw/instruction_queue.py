@@ -18,7 +18,7 @@ class QueueWrite(Signature):
 
     With `enable`, `data` goes to place `index` (words 0 to 7, then PC_INDEX: the byte address) of
     the next free slot of `engine`; writing PC_INDEX hands the instruction to the engine. `full`:
-    `engine` has no free slot; once it is 0 it stays so until an instruction is handed over.
+    `engine` of the cycle before has no free slot; it has one until an instruction is handed over.
     """
 
     def __init__(self) -> None:
@@ -201,11 +201,11 @@ class InstructionQueues(wiring.Component):
         write_slot = Signal(slots + 1)
         m.d.comb += [
             write_slot.eq(filled[write.engine]),
-            write.full.eq((write_slot ^ loaded[write.engine]) == self.depth),
             write_port.en.eq(write.enable),
             write_port.addr.eq(address(write.engine, write_slot, write.index)),
             write_port.data.eq(write.data),
         ]
+        m.d.sync += write.full.eq((write_slot ^ loaded[write.engine]) == self.depth)
         with m.If(write.enable & (write.index == PC_INDEX)):
             m.d.sync += filled[write.engine].eq(write_slot + 1)
 

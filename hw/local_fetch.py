@@ -1,7 +1,7 @@
 """Fetches the program from local memory, for an accelerator without external memory."""
 
 from amaranth import Module, Signal
-from amaranth.lib import stream
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
@@ -30,6 +30,7 @@ class LocalFetch(Component):
     quiet: Signal
     missing: Signal
     words: stream.Interface
+    read: wiring.PureInterface
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

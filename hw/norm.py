@@ -231,12 +231,13 @@ class Norm(Component):
             source.allow_last.eq(self.fill | ~owed),
             ring.issue.eq(source.issue & ~self.fill),
         ]
-        waiting = Signal()
+        computing = Signal()
         with m.If(constants.start):
-            m.d.sync += [summed.eq(0), waiting.eq(1)]
+            m.d.sync += [summed.eq(0), computing.eq(1)]
+        with m.If(computing & ~constants.busy):
+            m.d.sync += [computing.eq(0), ready.eq(1)]
         with m.If(load):
-            m.d.sync += waiting.eq(0)
-        m.d.comb += ready.eq(waiting & ~constants.busy)
+            m.d.sync += ready.eq(0)
 
         # Second pass: groups leave the ring, each word of outputs having its place in the queue.
         running = Signal()

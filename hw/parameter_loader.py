@@ -1,6 +1,8 @@
 """LOAD_P: reads scale records from local memory into the epilogue's parameter ring."""
 
-from amaranth import Cat, Module, Mux, Signal
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
@@ -19,26 +21,27 @@ class ParameterLoader(Component):
 
     A block of n records takes ceil(n / records in a word) words of the ring, so that it starts with
     a word; `base` is the ring position of the oldest record, `stored` the number of words loaded
-    and not released. `release` for one cycle frees `release_words` of the oldest words.
+    and not released. `release` for one cycle frees `release_words` of the oldest words; `base` and
+    `stored` tell of it two cycles later.
 
     Each epilogue lane has a read port (and a copy of the ring): with `enable` and `address` in one
     cycle, `records` holds the record READ_LATENCY cycles later. Only stored records may be read.
 
-    A word is asked for only when the ring has room for it. A word of more than one record is
-    unpacked at one record a cycle.
+    A word is asked for only when the ring has room for it, and at most every other cycle. A word of
+    more than one record is unpacked at one record a cycle.
     """
 
     READ_LATENCY = 2
 
-    instructions: InstructionPort
-    read: LocalRead
+    instructions: Any
+    read: Any
     base: Signal
     stored: Signal
     release: Signal
     release_words: Signal
     enable: Signal
-    addresses: View
-    records: View
+    addresses: Any
+    records: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -65,52 +68,51 @@ class ParameterLoader(Component):
         request = self.read.request
         group = self.word_records
 
-        running = Signal()
-        to_request = Signal(13)
-        # Words asked for, from the request to the last record's storing.
-        coming = Signal(LOCAL_READ_LATENCY)
-        address = Signal(16)
+        index = Signal(13)
+        address = Signal(16, reset_less=True)
         free = Signal(range(self.words + 1), init=self.words)
-        pause = Signal(range(group))
+        # `asking` and `address` follow `index` by a cycle: a request every other cycle, fewer
+        # where a word takes longer to unpack.
+        asking = Signal()
+        pause = Signal(range(max(group - 1, 1)))
+        # Words asked for and not here yet.
+        coming = Signal(LOCAL_READ_LATENCY)
         taken = Signal()
+        requested = Signal()
         stored_one = Signal()
-        done = Signal()
         record, write = self._unpack(m, stored_one)
+        words = (stream.payload.count + (group - 1)) >> (group - 1).bit_length()
         m.d.comb += [
-            request.valid.eq((to_request != 0) & (free != 0) & (pause == 0)),
+            requested.eq(index == words),
+            request.valid.eq(asking),
             request.payload.eq(address),
             taken.eq(request.valid & request.ready),
-            done.eq(running & (to_request == 0) & ~coming.any() & ~write),
-            stream.ready.eq(done),
         ]
-        with m.If(done):
-            m.d.sync += running.eq(0)
-        with m.Elif(stream.valid & ~running):
-            words = (stream.payload.count + (group - 1)) >> (group - 1).bit_length()
-            m.d.sync += [
-                running.eq(1),
-                to_request.eq(words),
-                address.eq(stream.payload.p_address),
-            ]
-        with m.If(taken):
-            m.d.sync += [to_request.eq(to_request - 1), address.eq(address + 1)]
-            m.d.sync += pause.eq(group - 1)
+        m.d.sync += [
+            address.eq(stream.payload.p_address + index),
+            asking.eq(stream.valid & ~requested & (free != 0) & (pause == 0) & ~taken),
+            coming.eq(Cat(taken, coming)),
+            stream.ready.eq(stream.valid & requested & ~coming.any() & ~write & ~stream.ready),
+        ]
+        with m.If(stream.ready):
+            m.d.sync += index.eq(0)
+        with m.Elif(taken):
+            m.d.sync += [index.eq(index + 1), pause.eq(max(group - 2, 0))]
         with m.Elif(pause != 0):
             m.d.sync += pause.eq(pause - 1)
-        m.d.sync += coming.eq(Cat(taken, coming))
 
-        released = Mux(self.release, self.release_words, 0)
+        released = Signal(range(self.words + 1))
         m.d.sync += [
+            released.eq(Mux(self.release, self.release_words, 0)),
             free.eq(free - taken + released),
             self.stored.eq(self.stored + stored_one - released),
         ]
-        with m.If(self.release):
-            m.d.sync += self.base.eq(self._wrap(m, self.base + self.release_words * group))
+        m.d.sync += self.base.eq(self._wrap(m, self.base + released * group))
 
         self._ring(m, record, write)
         return m
 
-    def _wrap(self, m: Module, position: Signal) -> Signal:
+    def _wrap(self, m: Module, position: Value) -> Value:
         """A position below 2 * p_depth, modulo p_depth."""
         depth = self.config.p_depth
         if depth & (depth - 1) == 0:
@@ -119,7 +121,7 @@ class ParameterLoader(Component):
         m.d.comb += sum_.eq(position)
         return Mux(sum_ >= depth, sum_ - depth, sum_)
 
-    def _unpack(self, m: Module, stored_one: Signal) -> tuple[View, Signal]:
+    def _unpack(self, m: Module, stored_one: Signal) -> tuple[Any, Signal]:
         """The record to be written and whether there is one; the first a cycle after its word."""
         group = self.word_records
         word = Signal(64 * group, reset_less=True)
@@ -130,7 +132,7 @@ class ParameterLoader(Component):
             m.d.sync += [word.eq(self.read.response), waiting.eq(group)]
         with m.Elif(write):
             m.d.sync += [word.eq(word >> 64), waiting.eq(waiting - 1)]
-        record = Signal(RECORD)
+        record: Any = Signal(RECORD)
         m.d.comb += [
             record.bias.eq(word[:32].as_signed()),
             record.multiplier.eq(word[32:48]),
@@ -138,7 +140,7 @@ class ParameterLoader(Component):
         ]
         return record, write
 
-    def _ring(self, m: Module, record: View, write: Signal) -> None:
+    def _ring(self, m: Module, record: Any, write: Signal) -> None:
         """One RAM for each lane, all written alike.
 
         A record is read between its being stored and its release, and its place written only

@@ -13,8 +13,9 @@ class Semaphores(wiring.Component):
 
     `ports` go by engine number. Port c takes a token from counter (p -> c) for every p in its wait
     mask, all in one cycle or none; port p gives one to counter (p -> c) for every c in its signal
-    mask, all in one cycle or none. A take and a give of one counter in one cycle are both done; a
-    give at SEMAPHORE_MAX waits even then. Mask bits without a counter are always satisfied.
+    mask, all in one cycle or none. Either happens in the cycle of its ready, at the earliest in the
+    one after its valid; valid and mask stay until then. A take and a give of one counter in one
+    cycle are both done. Mask bits without a counter are always satisfied.
     """
 
     def __init__(self) -> None:
@@ -24,15 +25,16 @@ class Semaphores(wiring.Component):
         m = Module()
         empty = [Signal(len(SYNC_ENGINES), name=f"empty_{e.name.lower()}") for e in SYNC_ENGINES]
         full = [Signal(len(SYNC_ENGINES), name=f"full_{e.name.lower()}") for e in SYNC_ENGINES]
-        take = [Signal(name=f"take_{e.name.lower()}") for e in SYNC_ENGINES]
-        give = [Signal(name=f"give_{e.name.lower()}") for e in SYNC_ENGINES]
         for e in SYNC_ENGINES:
             port = self.ports[e]
-            m.d.comb += [
-                port.wait_ready.eq(~(port.wait_mask & empty[e]).any()),
-                port.signal_ready.eq(~(port.signal_mask & full[e]).any()),
-                take[e].eq(port.wait_valid & port.wait_ready),
-                give[e].eq(port.signal_valid & port.signal_ready),
+            # Decided a cycle ahead: until then nobody else takes what this port waits for.
+            m.d.sync += [
+                port.wait_ready.eq(
+                    port.wait_valid & ~port.wait_ready & ~(port.wait_mask & empty[e]).any()
+                ),
+                port.signal_ready.eq(
+                    port.signal_valid & ~port.signal_ready & ~(port.signal_mask & full[e]).any()
+                ),
             ]
         for p in SYNC_ENGINES:
             for c in SYNC_ENGINES:
@@ -43,8 +45,8 @@ class Semaphores(wiring.Component):
                 m.d.comb += [
                     empty[c][p].eq(count == 0),
                     full[p][c].eq(count == SEMAPHORE_MAX),
-                    down.eq(take[c] & self.ports[c].wait_mask[p]),
-                    up.eq(give[p] & self.ports[p].signal_mask[c]),
+                    down.eq(self.ports[c].wait_ready & self.ports[c].wait_mask[p]),
+                    up.eq(self.ports[p].signal_ready & self.ports[p].signal_mask[c]),
                 ]
                 # Toggled bit by bit: a carry chain would cost twice as much for four bits.
                 toggle = up ^ down

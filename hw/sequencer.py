@@ -113,8 +113,9 @@ class Sequencer(wiring.Component):
                 m.d.sync += [of_engine.eq(1), engine.eq(suspect)]
         m.d.comb += failed.eq(code != ErrorCode.NONE)
 
-        resting = Signal(range(REST))
+        at_rest, resting = Signal(), Signal(range(REST))
         rested = resting == REST - 1
+        m.d.sync += at_rest.eq(dispatcher.halted & self.empty)
 
         m.d.sync += [self.flush.eq(0), resting.eq(0)]
         with m.FSM():
@@ -135,7 +136,7 @@ class Sequencer(wiring.Component):
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [self.running.eq(1), working.eq(1)]
-                with m.If(dispatcher.halted & self.empty & ~rested):
+                with m.If(at_rest & ~rested):
                     m.d.sync += resting.eq(resting + 1)
                 with m.If(failed):
                     m.next = "DRAIN"
@@ -161,10 +162,12 @@ class Sequencer(wiring.Component):
 
     def _watchdog(self, m: Module, queue_write: Signal) -> Signal:
         """1 after watchdog_cycles of a running program without progress or dispatch."""
-        left, expired = Signal(range(self.config.watchdog_cycles)), Signal()
+        patience = self.config.watchdog_cycles - 1
+        left, expired, moving = Signal(range(patience + 1), init=patience), Signal(), Signal()
         m.d.comb += expired.eq(left == 0)
-        with m.If(~self.running | self.progress | queue_write):
-            m.d.sync += left.eq(self.config.watchdog_cycles - 1)
+        m.d.sync += moving.eq(~self.running | self.progress | queue_write)
+        with m.If(moving):
+            m.d.sync += left.eq(patience)
         with m.Elif(~expired):
             m.d.sync += left.eq(left - 1)
         return expired

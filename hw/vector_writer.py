@@ -69,7 +69,7 @@ class RowWriter(Component):
         enter = queue.write_port()
         leave = queue.read_port()
         level = Signal(range(self.DEPTH + 1))
-        used = Signal(range(self.DEPTH + 1))
+        free = Signal(range(self.DEPTH + 1), init=self.DEPTH)
         taken = Signal()
         load = Signal()
         entry = Signal(local_write_layout(self.config))
@@ -83,14 +83,14 @@ class RowWriter(Component):
             load.eq((level != 0) & (~request.valid | request.ready)),
             leave.en.eq(load),
             request.payload.eq(leave.data),
-            sink.room.eq(used <= self.DEPTH - 2),
-            self.empty.eq(used == 0),
+            sink.room.eq(free[1:].any()),
+            self.empty.eq(free[-1]),
         ]
         m.d.sync += [
             enter.addr.eq(enter.addr + sink.push),
             leave.addr.eq(leave.addr + load),
             level.eq(level + sink.push - load),
-            used.eq(used + sink.reserve - taken),
+            free.eq(free + taken - sink.reserve),
         ]
         with m.If(load):
             m.d.sync += request.valid.eq(1)

@@ -13,9 +13,8 @@ class DigestMonitor(wiring.Component):
 
     `taken`: a write of `width_bytes` bytes at byte address `address` is taken in this cycle, with
     one `mask` bit for each byte. `retire`: the instruction completes in this cycle (writes taken
-    in it
-    belong to it). `clear`: what was written so far belongs to no instruction. One cycle later `valid` is 1 and `digest` is that instruction's. For simulation
-    only.
+    in it belong to it); one cycle later `valid` is 1 and `digest` is that instruction's. `clear`:
+    what was written so far belongs to no instruction. For simulation only.
     """
 
     def __init__(self, *, width_bytes: int) -> None:

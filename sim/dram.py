@@ -17,9 +17,10 @@ READ_BUFFER = 64
 class DramTiming:
     """What the memory does beside moving one beat in a cycle, in cycles.
 
-    latency: from a beat's turn to its offer on `data`. row_bytes: a burst in another row than the
-    last one's waits for miss_cycles. Every refresh_every cycles, after the burst in progress, the
-    memory is closed for refresh_cycles and its row with it.
+    latency: from taking a burst in an open row to the offer of its first beat. row_bytes: a burst
+    in another row than the last one's waits for miss_cycles. Every refresh_every cycles, after the
+    burst in progress, the memory is closed for refresh_cycles and its row with it. A burst of n
+    beats occupies the bus for n + 1 cycles.
     """
 
     latency: int = 6
@@ -40,8 +41,8 @@ class DramModel(wiring.Component):
     both wait.
 
     The contents are in `dram_storage.v`, instance `storage`, array `array`, one entry a beat.
-    `stall` blocks every handshake that would begin in this cycle. Bursts behave as `DramRead` and
-    `DramWrite` say.
+    `stall` keeps back bursts that are not yet taken and beats that are not yet offered. Bursts
+    behave as `DramRead` and `DramWrite` say.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class DramModel(wiring.Component):
             o_read_data=word,
         )
         # The storage answers after one cycle, the buffer after another two.
-        delay = [Signal(name=f"arrives_{i}") for i in range(max(1, timing.latency - 2))]
+        delay = [Signal(name=f"arrives_{i}") for i in range(max(1, timing.latency - 4))]
         words = [word] + [Signal(width, name=f"word_{i}") for i in range(1, len(delay))]
         m.d.sync += delay[0].eq(step_read)
         for i in range(1, len(delay)):
@@ -93,7 +94,6 @@ class DramModel(wiring.Component):
         self._offer(m, buffer, read.data, taken)
         m.d.sync += outstanding.eq(outstanding + step_read - taken)
 
-        # The last step of a burst is its own, so that a burst of n beats takes n cycles.
         idle = Signal()
         offered_read = read.burst.valid & read.burst.ready
         offered_write = write.burst.valid & write.burst.ready
@@ -101,7 +101,7 @@ class DramModel(wiring.Component):
         m.d.comb += [
             idle.eq(left == 0),
             free.eq(idle & (wait == 0) & ~refresh_due & ~self.stall),
-            read.burst.ready.eq(free & ~self._writes_turn(m, offered_read, offered_write)),
+            read.burst.ready.eq(free & ~self._writes_turn(m)),
             write.burst.ready.eq(free & ~read.burst.ready),
         ]
         m.d.sync += countdown.eq(countdown + 1)
@@ -145,7 +145,7 @@ class DramModel(wiring.Component):
         m.d.sync += acknowledges.eq(acknowledges + finished - given)
         return m
 
-    def _writes_turn(self, m: Module, read_taken: object, write_taken: object) -> Signal:
+    def _writes_turn(self, m: Module) -> Signal:
         """1 while only a write burst may be taken: reads and writes alternate when both wait."""
         turn = Signal()
         m.d.sync += turn.eq(self.write.burst.valid & ~turn)

@@ -18,8 +18,10 @@ DRAM_BYTES = 32 << 20
 
 
 class SimulationTop(wiring.Component):
-    """The register bus as plain ports, whose names C++ can spell. `running`: a program runs. `retire` bit i is 1 for a cycle when an
-    instruction of engine i of (DMA, EPILOGUE, VECTOR) has completed, with its digest in `digest_i`.
+    """The register bus as plain ports, whose names C++ can spell. `running`: a program runs.
+
+    `retire` bit i is 1 for a cycle when an instruction of engine i of (DMA, EPILOGUE, VECTOR) has
+    completed, with its digest in `digest_i`.
     dram_stall, local_stall: thresholds t; in t/256 of all cycles, at random, the DRAM port (or the
     local memory's reads, and independently its writes) stand still.
     """
@@ -102,7 +104,7 @@ class SimulationTop(wiring.Component):
         return monitor
 
     def _dram_writes(self, m: Module, accelerator: Accelerator, monitor: DigestMonitor) -> None:
-        """Shows the DMA's monitor its DRAM writes, at addresses relative to the window's start 0."""
+        """Shows the DMA's monitor its DRAM writes; the window starts at address 0."""
         write = accelerator.dram_write
         address = Signal(32)
         with m.If(write.burst.valid & write.burst.ready):

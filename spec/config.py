@@ -49,7 +49,7 @@ class AcceleratorConfig:
     accumulator_tiles: int
     """Tiles that the accumulator buffer holds between array and epilogue."""
     epilogue_lanes: int = 1
-    """Outputs that the epilogue finishes in one cycle; each lane serves rows/epilogue_lanes rows."""
+    """Outputs that the epilogue finishes in a cycle; each lane serves rows/epilogue_lanes rows."""
     residual_bits: int = 16
     """Width to which the residual stream saturates; it is stored in 16 bits."""
     activation_bits: int = 10
@@ -139,7 +139,7 @@ class AcceleratorConfig:
         )
         need(
             self.p_depth % (self.word_bytes // 8) == 0,
-            f"p_depth {self.p_depth} is no multiple of the {self.word_bytes // 8} records in a word",
+            f"p_depth {self.p_depth} is no multiple of the {self.word_bytes // 8} in a word",
         )
         need(
             2 <= self.accumulator_tiles <= 1024,

@@ -273,7 +273,7 @@ def _dp16kd(
     """
     unused = Const(0, 14 - len(write_address))
     addresses = {"A": Cat(unused, write_address), "B": Cat(unused, read_address)}
-    lanes = range(len(write_data))
+    lanes = list(range(len(write_data)))
     if len(write_mask) == 2:
         addresses["A"] = Cat(write_mask, unused[2:], write_address)
         lanes = [*range(8), *range(9, 17)]

@@ -128,12 +128,20 @@ class Program:
     ) -> None:
         """Appends a GEMM with random sums; in_place: the residual or addend is where the output
         goes."""
-        fields: dict[str, int] = dict(
-            m=m, n=n, k=k, format=form, activation=activation, residual=residual,
-            addend=addend, by_row=by_row, release_p=release,
-        )  # fmt: skip
         out_address, out_stride = self._block(m, n << form)
-        fields |= dict(out_address=out_address, out_stride=out_stride)
+        fields: dict[str, int] = {
+            "m": m,
+            "n": n,
+            "k": k,
+            "format": form,
+            "activation": activation,
+            "residual": residual,
+            "addend": addend,
+            "by_row": by_row,
+            "release_p": release,
+            "out_address": out_address,
+            "out_stride": out_stride,
+        }
         rng = self.numpy
         if m and n and k:
             top = 1 << (CONFIG.accumulator_bits - 1)
@@ -156,7 +164,7 @@ class Program:
                     if in_place and form == Format.INT32
                     else self._block(m, 4 * n)
                 )
-                fields |= dict(addend_address=address, addend_stride=stride)
+                fields |= {"addend_address": address, "addend_stride": stride}
                 places = self._rows(address, stride, m, 4 * n)
                 total = total + self.memory[places].copy().view("<i4").astype(np.int64)
             total = arithmetic.wrap32(total)
@@ -173,7 +181,7 @@ class Program:
                     address, stride = (
                         (out_address, out_stride) if in_place else self._block(m, 2 * n)
                     )
-                    fields |= dict(residual_address=address, residual_stride=stride)
+                    fields |= {"residual_address": address, "residual_stride": stride}
                     places = self._rows(address, stride, m, 2 * n)
                     codes = self.memory[places].copy().view("<i2").astype(np.int64)
                     result = arithmetic.residual_add(result, codes, CONFIG.residual_bits)

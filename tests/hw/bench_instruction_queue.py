@@ -110,6 +110,7 @@ class Writer:
 
     async def full(self, engine: Engine) -> bool:
         self.dut.write__engine.value = int(engine)
+        await FallingEdge(self.dut.clk)
         await ReadOnly()
         value = bool(int(self.dut.write__full.value))
         await FallingEdge(self.dut.clk)

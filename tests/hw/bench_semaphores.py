@@ -22,50 +22,62 @@ async def takes_and_gives(dut: Any) -> None:
     def port(engine: int, name: str) -> Any:
         return getattr(dut, f"ports__{engine}__{name}")
 
-    async def cycle(waits: dict[int, int], signals: dict[int, int]) -> None:
-        """Waits and signals: the masks of the engines that ask for something."""
+    masks = {"wait": dict.fromkeys(SYNC_ENGINES, 0), "signal": dict.fromkeys(SYNC_ENGINES, 0)}
+    asking = {"wait": set(), "signal": set()}
+    ready = {"wait": set(), "signal": set()}
+
+    limits = {"wait": 0, "signal": SEMAPHORE_MAX}
+
+    def touched(name: str, e: int) -> list[tuple[int, int]]:
+        """The counters that a take or a give concerns."""
+        others = [other for other in SYNC_ENGINES if masks[name][e] >> other & 1]
+        pairs = [(other, e) if name == "wait" else (e, other) for other in others]
+        return [pair for pair in pairs if pair in counts]
+
+    async def cycle(shares: dict[str, float]) -> None:
+        """Every engine that does not ask begins to with the probability of `shares`."""
         nonlocal both
-        for e in SYNC_ENGINES:
-            # Ready may not depend on valid, so masks are there without it as well.
-            wait, signal = waits.get(e), signals.get(e)
-            port(e, "wait_valid").value = int(wait is not None)
-            port(e, "wait_mask").value = rng.getrandbits(6) if wait is None else wait
-            port(e, "signal_valid").value = int(signal is not None)
-            port(e, "signal_mask").value = rng.getrandbits(6) if signal is None else signal
+        for name, share in shares.items():
+            for e in SYNC_ENGINES:
+                if e not in asking[name]:
+                    masks[name][e] = rng.getrandbits(6)
+                    if rng.random() < 0.95:
+                        # One that can move at once, for the others keep this engine waiting.
+                        masks[name][e] = 63
+                        can = [pair for pair in touched(name, e) if counts[pair] != limits[name]]
+                        one = rng.choice(can) if can else (e, e)
+                        masks[name][e] = 1 << one[name == "signal"]
+                    if rng.random() < share:
+                        asking[name].add(e)
+                port(e, f"{name}_valid").value = int(e in asking[name])
+                port(e, f"{name}_mask").value = masks[name][e]
         await ReadOnly()
-        taken, given = [], []
-        for e in SYNC_ENGINES:
-            wait = int(port(e, "wait_mask").value)
-            signal = int(port(e, "signal_mask").value)
-            takes = [(p, e) for p in SYNC_ENGINES if wait >> p & 1 and (p, e) in counts]
-            gives = [(e, c) for c in SYNC_ENGINES if signal >> c & 1 and (e, c) in counts]
-            can_take = all(counts[pair] > 0 for pair in takes)
-            can_give = all(counts[pair] < SEMAPHORE_MAX for pair in gives)
-            assert int(port(e, "wait_ready").value) == can_take, (e, "wait")
-            assert int(port(e, "signal_ready").value) == can_give, (e, "signal")
-            taken += takes if can_take and e in waits else []
-            given += gives if can_give and e in signals else []
-        both += len(set(taken) & set(given))
-        for pair in taken:
+        moved: dict[str, list[tuple[int, int]]] = {"wait": [], "signal": []}
+        coming: dict[str, set[int]] = {"wait": set(), "signal": set()}
+        for name in shares:
+            for e in SYNC_ENGINES:
+                assert int(port(e, f"{name}_ready").value) == (e in ready[name]), (e, name)
+                if e in ready[name]:
+                    asking[name].remove(e)
+                    moved[name] += touched(name, e)
+                elif e in asking[name]:
+                    if all(counts[pair] != limits[name] for pair in touched(name, e)):
+                        coming[name].add(e)
+        ready.update(coming)
+        both += len(set(moved["wait"]) & set(moved["signal"]))
+        for pair in moved["wait"]:
             counts[pair] -= 1
-        for pair in given:
+        for pair in moved["signal"]:
             counts[pair] += 1
         for pair, count in counts.items():
+            assert 0 <= count <= SEMAPHORE_MAX
             seen[pair].add(count)
         await FallingEdge(dut.clk)
 
-    for step in range(9000):
-        # Now and then all only give or only take, so that counters run into their ends.
-        give, take = ((1.0, 0.1), (0.1, 1.0), (0.7, 0.7))[step // 100 % 3]
-
-        def some(share: float) -> dict[int, int]:
-            return {
-                e: 1 << rng.randrange(6) if rng.random() < 0.7 else rng.getrandbits(6)
-                for e in SYNC_ENGINES
-                if rng.random() < share
-            }
-
-        await cycle(some(take), some(give))
+    for step in range(15000):
+        # Now and then nearly all give or nearly all take, so that counters run into their ends.
+        give, take = ((1.0, 0.05), (0.05, 1.0), (0.7, 0.7))[step // 250 % 3]
+        await cycle({"wait": take, "signal": give})
     for pair, values in seen.items():
         assert values == set(range(SEMAPHORE_MAX + 1)), (pair, values)
     assert both > 100

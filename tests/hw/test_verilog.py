@@ -15,7 +15,8 @@ from amaranth.lib.wiring import Component, In, Out
 from gateformer.boards.yowasp import run_tool
 from gateformer.hw.local_memory import LocalMemory
 from gateformer.hw.verilog import describe, to_verilog
-from gateformer.spec.configs import NAMED, SMALL
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.configs import NAMED
 
 _PRINT = """
 from gateformer.hw.local_memory import LocalMemory
@@ -68,7 +69,9 @@ def test_other_contents_are_printed() -> None:
 
 
 @pytest.mark.parametrize("config", NAMED.values(), ids=lambda config: config.name)
-def test_description_has_the_ports_that_yosys_reads(config, tmp_path: Path) -> None:
+def test_description_is_plain_and_has_the_ports_that_yosys_reads(
+    config: AcceleratorConfig, tmp_path: Path
+) -> None:
     component = LocalMemory(config)
     (tmp_path / "unit.v").write_text(to_verilog(component, name="unit"))
     run_tool(
@@ -79,13 +82,10 @@ def test_description_has_the_ports_that_yosys_reads(config, tmp_path: Path) -> N
     )
     ports = json.loads((tmp_path / "unit.json").read_text())["modules"]["unit"]["ports"]
     read = {name: (port["direction"], len(port["bits"])) for name, port in ports.items()}
-    described = describe(component, config, name="unit")["ports"]
+    description = describe(component, config, name="unit")
+    described = description["ports"]
     assert {port["name"]: (port["direction"], port["width"]) for port in described} == read
-
-
-def test_description_is_plain_and_complete() -> None:
-    description = describe(LocalMemory(SMALL), SMALL, name="unit")
     assert json.loads(json.dumps(description)) == description
-    assert description["config"] == SMALL.as_dict()
-    assert description["parameters"]["macs"] == SMALL.macs
+    assert description["config"] == config.as_dict()
+    assert description["parameters"]["macs"] == config.macs
     assert description["versions"]["gateformer"]

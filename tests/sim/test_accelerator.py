@@ -1,5 +1,9 @@
 """The whole accelerator in RTL against the golden model: graphs, modes, stalls, speed, errors."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import integer_graphs
 import numpy as np
 import pytest
@@ -8,11 +12,13 @@ from gateformer.compiler.backend import compile_quantized
 from gateformer.compiler.folder import layout_of
 from gateformer.examples.digits.demo import Demo
 from gateformer.sim import rtl
+from gateformer.sim.bench import run_bench
 from gateformer.sim.simulate import BUILD, GoldenRunner, RtlRunner, load, simulate
+from gateformer.sim.top import SimulationTop
 from gateformer.spec.configs import ECP5_85K, SMALL, TINY
 from gateformer.spec.errors import RunError
 from gateformer.spec.image import ProgramImage
-from gateformer.spec.isa import Engine, Opcode, instruction
+from gateformer.spec.isa import Engine, Instruction, Opcode, instruction
 from gateformer.spec.registers import Counter, Register
 
 LARGE = ECP5_85K.replace(family="generic")
@@ -173,3 +179,47 @@ def test_the_host_stops_a_program():
         machine.write_register(Register.CONTROL, 1)
         machine.write_register(Register.CONTROL, 2)
         assert machine.read_register(Register.STATUS) & 4
+
+
+def test_in_cocotb(tmp_path):
+    """The same top under cocotb, with Python as the host in every cycle."""
+    config = ONE_PORT
+    image = tmp_path / "program.bin"
+    graph = integer_graphs.encoder(config, 5, 16, 2, 8, 24, 1, seed=4)
+    image.write_bytes(compile_quantized(graph, config).to_bytes())
+    run_bench(
+        SimulationTop(config),
+        str(Path(__file__).with_name("bench_accelerator.py")),
+        tmp_path / "build",
+        environment={"CONFIG": json.dumps(config.as_dict()), "IMAGE": str(image)},
+        sources=(Path(rtl.__file__).with_name("dram_storage.v"),),
+    )
+
+
+@pytest.mark.parametrize("config", [LARGE, ONE_PORT], ids=lambda c: c.name)
+def test_runtime_length(config):
+    """Groups of rows are cut to the LENGTH register; what is cut away is not written."""
+    image = compile_quantized(integer_graphs.product(config, 70, 24, 40), config)
+    program, row = [], 0
+    for one in image.instructions:
+        values = dict(one.values)
+        if one.opcode is Opcode.GEMM:
+            values |= {"m_dynamic": 1, "m_offset": row}
+        if one.opcode is Opcode.DMA_STORE:
+            values |= {"rows_dynamic": 1, "rows_offset": values["dram_address"] // 48 % 70}
+        program.append(Instruction(one.opcode, values))
+        if one.opcode is Opcode.GEMM:
+            row = (row + values["m"]) % 70
+    image = dataclasses.replace(image, instructions=tuple(program))
+    cycles = []
+    with rtl.RtlMachine(rtl.build(config, BUILD), config) as machine:
+        for length in (0, 1, 33, 69, 70):
+            golden, runner = GoldenRunner(config, image), RtlRunner(machine, image)
+            golden.machine.length = length
+            machine.write_register(Register.LENGTH, length)
+            load(golden, config, image)
+            load(runner, config, image)
+            assert runner.start() == golden.start()
+            cycles.append(machine.cycles)
+    assert cycles == sorted(cycles)
+    assert cycles[1] < cycles[-1]
