@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             advance()
     names = results[0].outputs
     arrays = {name: np.stack([r.outputs[name] for r in results]) for name in names}
-    write_bytes(arguments.output, lambda file: np.savez(file, **arrays))
+    write_bytes(arguments.output, lambda file: np.savez(file, allow_pickle=False, **arrays))
     answer: dict[str, Any] = {"samples": len(results), "model_macs": model.image.model_macs}
     if arguments.engine == "rtl":
         cycles = [r.cycles for r in results if r.cycles is not None]

@@ -9,6 +9,7 @@ DMA never stands between the array and its weights.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
@@ -95,16 +96,15 @@ class Emitter:
         """Emits everything. Raises CapacityError when a load cannot find room at its own step."""
         loads = [(index, load) for index, step in enumerate(steps) for load in step.loads]
         fetched = 0
-        pending: Callable[[], None] | None = None
+        stores: list[Callable[[], None]] = []
         for index, step in enumerate(steps):
             while fetched < len(loads) and loads[fetched][0] <= index:
-                if not self._fetch(loads[fetched][1]):
-                    if pending is None:
-                        self._refuse(loads[fetched][1])
-                    pending()
-                    pending = None
-                    continue
-                fetched += 1
+                if self._fetch(loads[fetched][1]):
+                    fetched += 1
+                elif stores:
+                    stores.pop()()
+                else:
+                    self._refuse(loads[fetched][1])
             for load in step.loads:
                 if not load.early:
                     load.consume(load.address)
@@ -114,15 +114,17 @@ class Emitter:
                 self._free(load, held=True)
             self.b_free += step.release_b
             self.p_free += step.release_p
-            if pending is not None:
-                pending()
-            pending = step.store
+            # A store waits for its step; one step later that holds back no load.
+            if stores:
+                stores.pop()()
+            if step.store is not None:
+                stores.append(step.store)
             for _ in range(LOADS_AHEAD_PER_STEP):
                 if fetched == len(loads) or not self._fetch_ahead(loads[fetched][1]):
                     break
                 fetched += 1
-        if pending is not None:
-            pending()
+        for store in stores:
+            store()
 
     def _fetch(self, load: Load) -> bool:
         """Brings a load to staging (and on to its ring); False when there is no room now."""
@@ -153,7 +155,7 @@ class Emitter:
         if load.fetch is not None and load.held is held and load.address in self.staging.taken:
             self.staging.free(load.address)
 
-    def _refuse(self, load: Load) -> None:
+    def _refuse(self, load: Load) -> NoReturn:
         if load.b_words > self.b_free:
             raise CapacityError(
                 f"a block of B does not fit the ring of config {self.config.name!r}: raise b_depth"
@@ -164,5 +166,5 @@ class Emitter:
             )
         raise CapacityError(
             f"a constant of {load.staging_words * self.config.word_bytes} bytes does not fit "
-            f"beside the activations in local memory of config {self.config.name!r}: raise local_kib"
+            f"beside the activations of config {self.config.name!r}: raise local_kib"
         )

@@ -1,6 +1,6 @@
 """The performance counters: exact 32-bit totals of many events at a few LUTs each."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -70,7 +70,9 @@ class Counters(wiring.Component):
         read, write = memory.read_port(), memory.write_port()
         m.d.comb += read.addr.eq(Mux(self.busy, visited, self.select))
         m.d.sync += self.value.eq(read.data)
-        stages = [Cat(visited, toggles.bit_select(visited, 1), turn[1:].any(), fresh[0], self.busy)]
+        stages: list[Value] = [
+            Cat(visited, toggles.bit_select(visited, 1), turn[1:].any(), fresh[0], self.busy)
+        ]
         for i in range(2):
             stages.append(Signal(len(stages[0]), name=f"stage{i + 1}"))
             m.d.sync += stages[-1].eq(stages[-2])

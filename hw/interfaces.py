@@ -90,7 +90,7 @@ class DramWrite(Signature):
 def instruction_layout(engine: Engine) -> data.Layout:
     """What an engine sees of its instructions: all fields of all formats that go to it, at their
     place in the 256 bits, so that fields of different formats may overlap; and no others."""
-    members: dict[str, data.Field] = {}
+    members: dict[str | int, data.Field] = {}
     for form in FORMATS.values():
         if engine in form.engines:
             for field in form.fields:

@@ -1,5 +1,7 @@
 """LayerNorm of int16 rows with two outputs."""
 
+from typing import Any
+
 from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value
 from amaranth.lib.wiring import Component, In, Out
@@ -25,6 +27,14 @@ class RowSums(Component):
     A group of codes comes with each `valid`, the row's last one with `row_end` too. `done` is 1 for
     the cycle after which `total` and `squares` hold the row's sums, until the next row is done.
     """
+
+    valid: Signal
+    row_end: Signal
+    group: Signal
+    counted: Signal
+    done: Signal
+    total: Signal
+    squares: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -95,6 +105,12 @@ class NormalizeLane(Component):
     SHIFT_DELAY = 4
     LATENCY = 6
 
+    code: Signal
+    factor: Signal
+    offset: Signal
+    shift: Signal
+    normalized: Signal
+
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         super().__init__(
@@ -153,6 +169,21 @@ class Norm(Component):
     With `fill`, each step of `source` is a gain record instead, of the int16 output if `output16`,
     else of the int8 output; `rows` of them count, and `start` comes first.
     """
+
+    start: Signal
+    fill: Signal
+    output16: Signal
+    rows: Signal
+    words: Signal
+    channels: Signal
+    epsilon: Signal
+    write8: Signal
+    write16: Signal
+    shift8: Signal
+    shift16: Signal
+    done: Signal
+    source: Any
+    sink: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

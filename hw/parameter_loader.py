@@ -4,7 +4,6 @@ from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.data import View
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 

@@ -1,5 +1,7 @@
 """Reciprocal square root: a table and one Newton step on one multiplier."""
 
+from typing import Literal
+
 from amaranth import Module, Mux, Shape, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
@@ -16,7 +18,15 @@ class Rsqrt(Component):
     cycle until its mantissa has an integer part. width: bits of the value, even, at least 18.
     """
 
-    def __init__(self, *, width: int, family: str = "generic") -> None:
+    start: Signal
+    value: Signal
+    busy: Signal
+    root: Signal
+    exponent: Signal
+
+    def __init__(
+        self, *, width: int, family: Literal["generic", "ecp5", "ice40"] = "generic"
+    ) -> None:
         self.width = width
         self.family = family
         super().__init__(
@@ -32,7 +42,7 @@ class Rsqrt(Component):
     @property
     def latency(self) -> int:
         """Most cycles from `start` to the end of `busy`."""
-        return self.width // 2 + 11
+        return self.width // 2 + 12
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -53,7 +63,9 @@ class Rsqrt(Component):
         )
         m.submodules.table = table
         entry = table.read_port()
+        entry_1 = Signal(16, reset_less=True)
         m.d.comb += entry.addr.eq(mantissa[-RSQRT_INDEX_BITS:])
+        m.d.sync += entry_1.eq(entry.data)
 
         # r0 * r0, then the mantissa times that, then r0 times the correction: with t = 2**16 + d,
         # r0 * (3 * 2**16 - t) / 2**17 is r0 + r0 * -d / 2**17, so the factor is small.
@@ -85,7 +97,9 @@ class Rsqrt(Component):
                         self.exponent.eq(self.exponent - 1),
                     ]
             with m.State("LOOK_UP"):
-                m.d.sync += [self.root.eq(entry.data), factor.eq(entry.data)]
+                m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.sync += [self.root.eq(entry_1), factor.eq(entry_1)]
                 m.next = "SQUARE_1"
             for state, following in (("SQUARE", "NEWTON"), ("NEWTON", "CORRECT"), ("CORRECT", "")):
                 with m.State(f"{state}_1"):

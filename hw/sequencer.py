@@ -95,7 +95,7 @@ class Sequencer(wiring.Component):
         # way from its sources ends here.
         code, engine, of_engine = Signal(4), Signal(3), Signal()
         m.d.sync += [code.eq(ErrorCode.NONE), engine.eq(0), of_engine.eq(0)]
-        with m.If(self.stop):
+        with m.If(self.running & self.stop):
             m.d.sync += code.eq(ErrorCode.STOPPED)
         with m.Elif(working & self.local_error):
             m.d.sync += code.eq(ErrorCode.LOCAL_ADDRESS)
@@ -107,7 +107,7 @@ class Sequencer(wiring.Component):
             m.d.sync += code.eq(ErrorCode.ILLEGAL_INSTRUCTION)
         with m.Elif(dispatcher.wants & ~self.words.valid & self.missing):
             m.d.sync += code.eq(ErrorCode.DRAM_ADDRESS)
-        with m.Elif(expired):
+        with m.Elif(self.running & expired):
             m.d.sync += code.eq(ErrorCode.WATCHDOG)
             with m.If(stuck):
                 m.d.sync += [of_engine.eq(1), engine.eq(suspect)]
@@ -131,9 +131,13 @@ class Sequencer(wiring.Component):
             with m.State("FLUSH"):
                 m.d.comb += self.running.eq(1)
                 m.next = "RESTART"
+                with m.If(failed):
+                    m.next = "DRAIN"
             with m.State("RESTART"):
                 m.d.comb += [self.running.eq(1), self.restart.eq(1)]
                 m.next = "RUN"
+                with m.If(failed):
+                    m.next = "DRAIN"
             with m.State("RUN"):
                 m.d.comb += [self.running.eq(1), working.eq(1)]
                 with m.If(at_rest & ~rested):
@@ -166,7 +170,7 @@ class Sequencer(wiring.Component):
         left, expired, moving = Signal(range(patience + 1), init=patience), Signal(), Signal()
         m.d.comb += expired.eq(left == 0)
         m.d.sync += moving.eq(~self.running | self.progress | queue_write)
-        with m.If(moving):
+        with m.If(moving | self.start):
             m.d.sync += left.eq(patience)
         with m.Elif(~expired):
             m.d.sync += left.eq(left - 1)

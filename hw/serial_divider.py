@@ -17,6 +17,13 @@ class SerialDivider(Component):
 
     LATENCY = 34
 
+    start: Signal
+    numerator: Signal
+    total: Signal
+    busy: Signal
+    multiplier: Signal
+    selector: Signal
+
     def __init__(self, *, total_bits: int) -> None:
         super().__init__(
             {

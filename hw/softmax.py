@@ -1,7 +1,8 @@
 """Softmax without its division: numerators from a table, and one scale record a row."""
 
+from typing import Any
+
 from amaranth import Cat, Const, Module, Mux, Shape, Signal
-from amaranth.hdl import Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
@@ -22,6 +23,13 @@ class RowMaximum(Component):
     is 1 for the cycle after which `maximum` holds the row's result, until the next row is done.
     """
 
+    valid: Signal
+    row_end: Signal
+    group: Signal
+    counted: Signal
+    done: Signal
+    maximum: Signal
+
     def __init__(self, *, lanes: int) -> None:
         self.lanes = lanes
         super().__init__(
@@ -37,7 +45,7 @@ class RowMaximum(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        level: list[Value] = []
+        level: list[Signal] = []
         for lane in range(self.lanes):
             score = Signal(SCORE, name=f"score_{lane}", init=LOWEST, reset_less=True)
             m.d.sync += score.eq(self.group.word_select(lane, 8))
@@ -80,6 +88,18 @@ class Softmax(Component):
 
     With `fill`, each step of `source` is a byte of the table instead; `start` comes first.
     """
+
+    start: Signal
+    fill: Signal
+    rows: Signal
+    words: Signal
+    length: Signal
+    bound: Signal
+    causal: Signal
+    numerator: Signal
+    done: Signal
+    source: Any
+    sink: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

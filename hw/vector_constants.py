@@ -53,6 +53,16 @@ class RowConstants(Component):
     results stand until the next start. Takes at most `latency` cycles, fewer for larger variances.
     """
 
+    start: Signal
+    total: Signal
+    squares: Signal
+    count: Signal
+    epsilon: Signal
+    busy: Signal
+    factor: Signal
+    offset: Signal
+    shift: Signal
+
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         # C * Q - S**2 is C**2 times a variance of at most 2**30.
@@ -74,7 +84,7 @@ class RowConstants(Component):
     @property
     def latency(self) -> int:
         """Most cycles from `start` to the end of `busy`."""
-        return self.variance_bits // 2 + 36
+        return self.variance_bits // 2 + 37
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -1,5 +1,7 @@
 """The vector engine: softmax and norm behind one read port and one write port."""
 
+from typing import Any
+
 from amaranth import Module, Mux, Signal
 from amaranth.lib.wiring import Component, Out, connect, flipped
 
@@ -23,6 +25,11 @@ class VectorEngine(Component):
     softmax_lanes, at least about 37 (its division); norm ceil(2 * channels / word_bytes) *
     word_bytes / 2 / norm_lanes, at least about RowConstants.latency + 25.
     """
+
+    instructions: Any
+    read: Any
+    write: Any
+    busy: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

@@ -1,5 +1,7 @@
 """Gain and bias of one channel, one output of the norm."""
 
+from typing import Literal
+
 from amaranth import Cat, Module, Shape, Signal
 from amaranth.hdl import Value
 from amaranth.lib.memory import Memory
@@ -22,7 +24,18 @@ class GainLane(Component):
     ADDRESS_LEAD = 2
     LATENCY = 5
 
-    def __init__(self, *, depth: int, bits: int, family: str) -> None:
+    fill: Signal
+    fill_address: Signal
+    fill_gain: Signal
+    fill_bias: Signal
+    address: Signal
+    normalized: Signal
+    shift: Signal
+    output: Signal
+
+    def __init__(
+        self, *, depth: int, bits: int, family: Literal["generic", "ecp5", "ice40"]
+    ) -> None:
         self.depth = depth
         self.bits = bits
         self.family = family

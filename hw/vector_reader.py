@@ -1,5 +1,7 @@
 """Reads rows of words from local memory at the pace at which a vector unit takes them."""
 
+from typing import Any
+
 from amaranth import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
@@ -17,6 +19,16 @@ class RowReader(Component):
     when the next one comes, and one register takes the place of a FIFO. A word is on `source` from
     the cycle after its response on.
     """
+
+    start: Signal
+    address: Signal
+    stride: Signal
+    rows: Signal
+    words: Signal
+    last_step: Signal
+    idle: Signal
+    read: Any
+    source: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

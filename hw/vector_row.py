@@ -12,6 +12,11 @@ class LaneCounter(Component):
     group. `total` is read with `load`.
     """
 
+    load: Signal
+    total: Signal
+    advance: Signal
+    counted: Signal
+
     def __init__(self, *, lanes: int, bits: int) -> None:
         self.lanes = lanes
         super().__init__(
@@ -43,6 +48,11 @@ class WordCounter(Component):
     word. `last` comes from a register, since all that moves a row waits for it.
     """
 
+    load: Signal
+    words: Signal
+    advance: Signal
+    last: Signal
+
     def __init__(self, *, bits: int) -> None:
         super().__init__({"load": In(1), "words": In(bits), "advance": In(1), "last": Out(1)})
 
@@ -63,6 +73,14 @@ class RowRing(Component):
     appends a group. `read` takes the oldest group, on `read_data` in the next cycle. `release`,
     with the `read` of a word's last group, gives the word's room back.
     """
+
+    allow: Signal
+    issue: Signal
+    write: Signal
+    write_data: Signal
+    read: Signal
+    read_data: Signal
+    release: Signal
 
     def __init__(self, *, group_bits: int, groups: int, steps: int) -> None:
         self.groups = groups

@@ -1,5 +1,7 @@
 """Addresses and queues the words that the vector units write."""
 
+from typing import Any
+
 from amaranth import Module, Mux, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
@@ -18,6 +20,15 @@ class RowWriter(Component):
     """
 
     DEPTH = 16
+
+    start: Signal
+    address0: Signal
+    stride0: Signal
+    address1: Signal
+    stride1: Signal
+    empty: Signal
+    sink: Any
+    write: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

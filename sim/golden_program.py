@@ -14,7 +14,11 @@ from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import RunError
 from gateformer.spec.isa import Engine, Format, Instruction, Opcode
 
-_OUT = {Format.INT8: np.dtype("<i1"), Format.INT16: np.dtype("<i2"), Format.INT32: np.dtype("<i4")}
+_OUT: dict[Format, np.dtype] = {
+    Format.INT8: np.dtype("<i1"),
+    Format.INT16: np.dtype("<i2"),
+    Format.INT32: np.dtype("<i4"),
+}
 WRITERS = (Engine.DMA, Engine.EPILOGUE, Engine.VECTOR)
 """Engines that write memory; each has a list of digests, one for each of its instructions."""
 
@@ -187,8 +191,8 @@ class GoldenMachine:
             return arithmetic.saturate(scaled, 8)
         out = arithmetic.saturate(scaled, bits)
         if i["residual"]:
-            shape = out.shape
-            residual = self._matrix(i["residual_address"], i["residual_stride"], *shape, "<i2")
+            address, stride = i["residual_address"], i["residual_stride"]
+            residual = self._matrix(address, stride, i["m"], i["n"], "<i2")
             out = arithmetic.residual_add(out, residual, bits)
         return out
 

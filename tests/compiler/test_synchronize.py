@@ -88,7 +88,7 @@ def test_a_dropped_token_is_noticed():
     rng = np.random.default_rng(5)
     waiting = [i for i, node in enumerate(nodes) if node[2]]
     for index in rng.choice(waiting, 10, replace=False):
-        position, access, wait, signal = nodes[index]
+        position, access, _, signal = nodes[index]
         broken = list(nodes)
         broken[index] = (position, access, 0, signal)
         with pytest.raises(AssertionError):

@@ -60,9 +60,10 @@ async def takes_and_gives(dut: Any) -> None:
                 if e in ready[name]:
                     asking[name].remove(e)
                     moved[name] += touched(name, e)
-                elif e in asking[name]:
-                    if all(counts[pair] != limits[name] for pair in touched(name, e)):
-                        coming[name].add(e)
+                elif e in asking[name] and all(
+                    counts[pair] != limits[name] for pair in touched(name, e)
+                ):
+                    coming[name].add(e)
         ready.update(coming)
         both += len(set(moved["wait"]) & set(moved["signal"]))
         for pair in moved["wait"]:
