@@ -4,13 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from gateformer.cli.options import add_config
-from gateformer.compiler.compile import PASSES, Options, compile
-from gateformer.sim.verify import Verifier
 from gateformer.spec.configs import find_config
+
+PASSES = ("import", "lower", "quantize", "plan", "schedule", "synchronize", "encode")
+"""The compiler's passes in order."""
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -54,7 +52,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--stop-after",
         choices=PASSES,
         metavar="PASS",
-        help=f"stop after one of {', '.join(PASSES)}",
+        help=f"print the result of one of {', '.join(PASSES)}, and stop",
     )
     parser.add_argument(
         "--verify",
@@ -65,6 +63,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from rich.console import Console
+    from rich.table import Table
+
+    from gateformer.compiler.compile import Options, compile
+    from gateformer.compiler.passes import describe
+    from gateformer.sim.verify import Verifier
+
     config = find_config(arguments.config)
     console = Console()
     verifier = (
@@ -74,6 +79,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
         def observe(name: str, result: Any) -> None:
             status.update(f"compiling: after {name}")
+            if name == arguments.stop_after:
+                for line in describe(result):
+                    print(line)
             if verifier is not None:
                 console.print(verifier.check(name, result))
 

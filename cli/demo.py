@@ -5,13 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from gateformer.cli.files import write_text
 from gateformer.cli.options import positive
-from gateformer.cli.progress import task_progress
-from gateformer.examples.digits.demo import Demo, contact_sheet
-from gateformer.hw.generate import accelerator_verilog
 from gateformer.spec.configs import find_config
 from gateformer.spec.errors import DataError
 
@@ -37,6 +32,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from rich.console import Console
+
+    from gateformer.cli.progress import task_progress
+    from gateformer.examples.digits.demo import Demo, contact_sheet
+    from gateformer.hw.generate import accelerator_verilog
+
     config = find_config(arguments.config)
     console = Console()
     with console.status("compiling the digits model"):

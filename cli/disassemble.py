@@ -4,9 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gateformer.compiler.disassemble import disassemble
-from gateformer.compiler.folder import CompiledModel
-
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
@@ -20,7 +17,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    lines = list(disassemble(CompiledModel.load(arguments.model).image))
+    from gateformer.compiler.disassemble import disassemble_instructions
+    from gateformer.compiler.folder import CompiledModel
+
+    image = CompiledModel.load(arguments.model).image
+    lines = list(disassemble_instructions(image.instructions))
     for line in lines:
         print(line)
     return {"instructions": len(lines), "lines": lines}

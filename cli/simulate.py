@@ -4,14 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.console import Console
-
 from gateformer.cli.files import require_writable, write_bytes
-from gateformer.cli.progress import task_progress
-from gateformer.compiler.folder import CompiledModel
-from gateformer.compiler.samples import load_samples, split_samples
-from gateformer.sim.simulate import simulate, stalls_by_engine, utilization
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -32,6 +25,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+    from rich.console import Console
+
+    from gateformer.cli.progress import task_progress
+    from gateformer.compiler.folder import CompiledModel
+    from gateformer.compiler.samples import load_samples, split_samples
+    from gateformer.sim.simulate import simulate, stalls_by_engine, utilization
+
     model = CompiledModel.load(arguments.model)
     samples = split_samples(load_samples(arguments.input, model.host().inputs))
     require_writable(arguments.output)

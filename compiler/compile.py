@@ -1,4 +1,7 @@
-"""The compiler: a list of named passes from an ONNX file to a program."""
+"""The compiler: a list of named passes from an ONNX file to a program.
+
+The passes are import, lower, quantize, plan, schedule, synchronize and encode.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,9 +18,6 @@ from gateformer.compiler.lowering import lower
 from gateformer.compiler.quantize import quantize
 from gateformer.compiler.samples import load_samples
 from gateformer.spec.config import AcceleratorConfig
-
-PASSES = ("import", "lower", "quantize", "plan", "schedule", "synchronize", "encode")
-"""The passes in order."""
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the caller asked for it

@@ -1,19 +1,18 @@
 """Prints a program as text, one instruction a line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from gateformer.spec.image import ProgramImage
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Instruction
 
 _MASKS = ("wait", "signal", "epilogue_wait", "epilogue_signal")
 
 
-def disassemble(image: ProgramImage) -> Iterator[str]:
+def disassemble_instructions(instructions: Iterable[Instruction]) -> Iterator[str]:
     """One line for each instruction: byte address, opcode, the fields that are not 0.
 
     Masks are printed as the engines' names; a size cut to the runtime length as `size@offset`.
     """
-    for index, instruction in enumerate(image.instructions):
+    for index, instruction in enumerate(instructions):
         yield f"{4 * WORDS * index:06x}  {_text(instruction)}"
 
 
