@@ -7,6 +7,7 @@ from pathlib import Path
 import integer_graphs
 import numpy as np
 import pytest
+from configs import ALONE, CLASSICAL, FLASH, LARGE, ONE_PORT
 
 from gateformer.compiler.backend import compile_quantized
 from gateformer.compiler.folder import layout_of
@@ -15,32 +16,11 @@ from gateformer.sim import rtl
 from gateformer.sim.bench import run_bench
 from gateformer.sim.simulate import BUILD, GoldenRunner, RtlRunner, load, simulate
 from gateformer.sim.top import SimulationTop
-from gateformer.spec.configs import ECP5_85K, SMALL, TINY
 from gateformer.spec.errors import RunError
 from gateformer.spec.image import ProgramImage
 from gateformer.spec.isa import Engine, Instruction, Opcode, instruction
 from gateformer.spec.registers import Counter, Register
 
-LARGE = ECP5_85K.replace(family="generic")
-ONE_PORT = TINY.replace(name="one-port", family="generic", watchdog_cycles=4000)
-CLASSICAL = SMALL.replace(
-    name="classical",
-    rows=3,
-    cols=2,
-    lanes=1,
-    local_kib=48,
-    epilogue_lanes=3,
-    gelu="polynomial",
-    residual_bits=15,
-    bus_bytes=8,
-    family="generic",
-)
-"""Not square, one lane; the polynomial GELU; a bus as wide as a word."""
-ALONE = SMALL.replace(
-    name="alone", rows=2, cols=3, lanes=4, word_bytes=16, local_kib=128, dram="none",
-    softmax_lanes=8, norm_lanes=4, family="generic",
-)  # fmt: skip
-FLASH = TINY.replace(name="flash", dram="readonly", cols=2, lanes=4, family="generic")
 CONFIGS = {c.name: c for c in (LARGE, ONE_PORT, CLASSICAL, ALONE, FLASH)}
 STALLS = {"free": (0, 0), "stalled": (90, 110)}
 
@@ -126,7 +106,7 @@ ERRORS = {
     "size": (instruction(Opcode.SOFTMAX, rows=1, length=4000), "ILLEGAL_INSTRUCTION"),
     "local": (
         instruction(
-            Opcode.DMA_LOAD, rows=2, words=4, local_address=TINY.local_words - 4, local_stride=4
+            Opcode.DMA_LOAD, rows=2, words=4, local_address=ONE_PORT.local_words - 4, local_stride=4
         ),
         "LOCAL_ADDRESS",
     ),
