@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         f"bit-exact: {'yes' if summary.bit_exact else 'NO'}\n"
         f"cycles per image: {summary.cycles_per_image:,.0f}, array busy "
         f"{100 * summary.utilization:.1f} % with the model's products\n"
+        f"simulated cycles per second: {summary.simulated_cycles_per_second:,.0f}\n"
         f"Verilog: {verilog}\nprogram: {arguments.output / 'program'}\npicture: {sheet}"
     )
     return asdict(summary)

@@ -59,6 +59,12 @@ class Accelerator(wiring.Component):
     (bit 0) and the writes (bit 1) of local memory in a cycle.
     """
 
+    registers: Any
+    running: Signal
+    dram_read: Any
+    dram_write: Any
+    stall: Signal
+
     def __init__(self, config: AcceleratorConfig, *, trace: bool = False) -> None:
         self.config = config
         self.trace = trace
@@ -82,7 +88,7 @@ class Accelerator(wiring.Component):
         # All that a program leaves behind is reset between programs.
         reset = ResetInserter(sequencer.flush)
         queues, semaphores = InstructionQueues(config), Semaphores()
-        memory = LocalMemory(config)
+        memory: Any = LocalMemory(config)
         array, epilogue, vector = ArrayEngine(config), Epilogue(config), VectorEngine(config)
         m.submodules.queues, m.submodules.semaphores = reset(queues), reset(semaphores)
         m.submodules.memory = reset(memory)
@@ -155,7 +161,7 @@ class Accelerator(wiring.Component):
         registers: Registers,
         sequencer: Sequencer,
         queues: InstructionQueues,
-        memory: LocalMemory,
+        memory: Any,
         beats_in: Signal,
         beats_out: Signal,
     ) -> Value:
@@ -175,7 +181,8 @@ class Accelerator(wiring.Component):
             m.d.comb += sequencer.quiet.eq(fetch.quiet)
             return _moves(fetch.read.request)
 
-        dma, arbiter = Dma(config), DramArbiter(config)
+        dma: Any = Dma(config)
+        arbiter: Any = DramArbiter(config)
         m.submodules.dma, m.submodules.dram_arbiter = reset(dma), arbiter
         wiring.connect(m, queues.dma, dma.instructions)
         wiring.connect(m, dma.write, memory.write_dma)
@@ -202,7 +209,7 @@ class Accelerator(wiring.Component):
         return progress
 
     def _events(
-        self, queues: InstructionQueues, memory: LocalMemory, array: ArrayEngine
+        self, queues: InstructionQueues, memory: Any, array: ArrayEngine
     ) -> dict[Counter, Value]:
         """What the performance counters count, external memory aside."""
         events: dict[Counter, Value] = {
@@ -222,7 +229,7 @@ class Accelerator(wiring.Component):
             events[Counter[f"{e.name}_MEMORY"]] = reduce(or_, refused)
         return events
 
-    def _trace(self, m: Module, queues: InstructionQueues, memory: LocalMemory) -> None:
+    def _trace(self, m: Module, queues: InstructionQueues, memory: Any) -> None:
         for e in TRACED:
             trace = getattr(self, f"trace_{e.name.lower()}")
             request = getattr(memory, f"write_{e.name.lower()}").request

@@ -17,8 +17,8 @@ class ArrayControl(Component):
     For each group of A, for each tile of the B block, for each step: the rings are read
     at `a_position`, `b_position` and `step`; `valid` marks a step of a real tile, `last`
     its last one. Last steps are at least `cols` cycles apart, so a tile takes max(steps, cols)
-    cycles. The next one follows without an idle cycle, that of the next instruction too: only one
-    that follows a tile of one cycle starts a cycle later.
+    cycles. The next one follows without an idle cycle, that of the next instruction too, unless
+    the tile before it takes one or two cycles: then it starts two cycles or one later.
 
     A tile starts when its group and its tile of B are loaded (`a_loaded` and `b_loaded` count
     them) and the accumulator buffer has a free slot (`slot_released` gives one back). In the last
@@ -108,7 +108,8 @@ class ArrayControl(Component):
         nothing = Signal()
         m.d.comb += nothing.eq((p.k == 0) | ((p.m == 0) & ((p.n == 0) | ~p.release_b)))
         dismiss = Signal()
-        m.d.comb += stream.ready.eq(dismiss | (start & last_tile & last_group))
+        # A cycle after the last tile started: the way to the next instruction's registers is long.
+        m.d.comb += stream.ready.eq(dismiss)
         with m.If(dismiss):
             m.d.sync += dismiss.eq(0)
         with m.Elif(~looping & stream.valid):
@@ -125,7 +126,7 @@ class ArrayControl(Component):
             m.d.sync += [first_tile.eq(last_tile), columns_left.eq(columns_left - config.cols)]
             with m.If(last_tile):
                 m.d.sync += [columns_left.eq(p.n), rows_left.eq(rows_left - config.rows)]
-                m.d.sync += looping.eq(~last_group)
+                m.d.sync += [looping.eq(~last_group), dismiss.eq(last_group)]
                 with m.If(has_b):
                     m.d.sync += first_pass.eq(frees_b)
 

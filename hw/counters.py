@@ -1,5 +1,7 @@
 """The performance counters: exact 32-bit totals of many events at a few LUTs each."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
@@ -24,6 +26,13 @@ class Counters(wiring.Component):
     run, all prescalers are stepped together 31 times, with a sweep after each step: its toggle
     differs in the last v of these sweeps, each of which adds 1.
     """
+
+    events: Signal
+    clear: Signal
+    run: Signal
+    busy: Signal
+    select: Signal
+    value: Signal
 
     def __init__(self) -> None:
         super().__init__(
@@ -64,9 +73,10 @@ class Counters(wiring.Component):
                     m.d.sync += self.busy.eq(0)
 
         # A total is written two cycles after it is read, so never in the same cycle.
-        m.submodules.memory = memory = Memory(
+        memory: Any = Memory(
             shape=32, depth=32, init=[], attrs={"no_rw_check": 1, "ram_style": "block"}
         )
+        m.submodules.memory = memory
         read, write = memory.read_port(), memory.write_port()
         m.d.comb += read.addr.eq(Mux(self.busy, visited, self.select))
         m.d.sync += self.value.eq(read.data)

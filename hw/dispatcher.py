@@ -1,6 +1,7 @@
 """The dispatcher: decodes and checks instructions and hands them to the engines' queues."""
 
 from collections.abc import Collection
+from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import enum, stream, wiring
@@ -67,8 +68,15 @@ class Dispatcher(wiring.Component):
     the instruction at hand, relative to the first.
     """
 
-    words: stream.Interface
-    queue: wiring.PureInterface
+    restart: Signal
+    enable: Signal
+    length: Signal
+    words: Any
+    queue: Any
+    wants: Signal
+    halted: Signal
+    illegal: Signal
+    pc: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

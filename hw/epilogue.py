@@ -79,7 +79,8 @@ class Epilogue(Component):
         for unit in (walk, address, operands):
             m.d.comb += unit.instruction.eq(instruction)
         table = Signal()
-        m.d.comb += table.eq(instruction.opcode == Opcode.ACTIVATION_TABLE)
+        # An instruction is there two cycles before it starts.
+        m.d.sync += table.eq(instruction.opcode == Opcode.ACTIVATION_TABLE)
 
         m.submodules.writes = writes = Outstanding(self._write_depth(activation))
         m.d.comb += [
@@ -100,7 +101,7 @@ class Epilogue(Component):
             operands.address.eq(address.address),
         ]
         issue = self._issue(m, columns, operands, table)
-        self._lanes(m, columns.head, issue, parameters, operands, activation, address)
+        self._lanes(m, columns.head, issue, table, parameters, operands, activation, address)
         m.d.comb += [
             activation.fill_start.eq(walk.start & table),
             activation.fill_valid.eq(operands.table_valid),
@@ -171,11 +172,13 @@ class Epilogue(Component):
         first = Signal(init=1)
         last = Signal()
         with_operands = Signal()
-        m.d.comb += [
-            last.eq(column.emit | (instruction.addend & column.low[: word_log - 2].all())),
+        distance = Signal(range(2 * lanes))
+        both = instruction.addend & instruction.residual & ~table
+        m.d.comb += last.eq(column.emit | (instruction.addend & column.low[: word_log - 2].all()))
+        m.d.sync += [
             with_operands.eq(instruction.addend | instruction.residual | table),
+            distance.eq(Mux(both, 2 * lanes - 1, lanes - 1)),
         ]
-        distance = Mux(instruction.addend & instruction.residual & ~table, 2 * lanes - 1, lanes - 1)
         since_first = Signal(range(2 * lanes))
         since_last = Signal(range(2 * lanes))
         for wait, mark in ((since_first, first), (since_last, last)):
@@ -207,6 +210,7 @@ class Epilogue(Component):
         m: Module,
         column: data.View,
         issue: Signal,
+        table: Signal,
         parameters: ParameterLoader,
         operands: EpilogueOperands,
         activation: Activation,
@@ -228,7 +232,6 @@ class Epilogue(Component):
             {"valid": 1, "emit": 1, "low": range(config.word_bytes), "lanes": lanes}
         )
         moving = [Signal(layout, name="moving_0")]
-        table = instruction.opcode == Opcode.ACTIVATION_TABLE
         m.d.comb += [
             moving[0].valid.eq(issue & ~table),
             moving[0].emit.eq(issue & column.emit & ~table),

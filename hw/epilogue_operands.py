@@ -75,8 +75,17 @@ class EpilogueOperands(Component):
         m = Module()
         config, instruction = self.config, self.instruction
         lanes = config.epilogue_lanes
-        table = instruction.opcode == Opcode.ACTIVATION_TABLE
-        residual = instruction.residual | table
+        # Decoded before the first column, to keep the opcode out of the paths of a column.
+        table, residual, used_any = Signal(), Signal(), Signal()
+        needed = Signal(range(2 * lanes + 1))
+        is_table = instruction.opcode == Opcode.ACTIVATION_TABLE
+        has_residual = instruction.residual | is_table
+        m.d.sync += [
+            table.eq(is_table),
+            residual.eq(has_residual),
+            used_any.eq(instruction.addend | has_residual),
+            needed.eq(Mux(instruction.addend & has_residual, 2 * lanes, lanes)),
+        ]
         word_log = (config.word_bytes - 1).bit_length()
 
         m.submodules.requests = requests = Queue(unsigned(16), self.depth)
@@ -96,10 +105,8 @@ class EpilogueOperands(Component):
         ]
 
         arrived = Signal(range(self.depth + 1))
-        both = instruction.addend & residual
-        needed = Mux(both, 2 * lanes, lanes)
         m.d.comb += self.enough.eq(arrived >= needed)
-        used = Mux(self.use & (instruction.addend | residual), needed, 0)
+        used = Mux(self.use & used_any, needed, 0)
         m.d.sync += arrived.eq(arrived + self.read.response_valid - used)
 
         # Entry t is what was said t cycles ago.

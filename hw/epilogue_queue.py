@@ -77,7 +77,8 @@ class Queue(Component):
 class Outstanding(Component):
     """Counts what was begun and not yet finished: at most `limit`.
 
-    `begin` only while `room`, which is a register and knows of an end only a cycle later.
+    `begin` only while `room`, which is a register. An end is counted a cycle later, since its
+    `finish` comes a long way.
     """
 
     begin: Signal
@@ -92,9 +93,11 @@ class Outstanding(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         count = Signal(range(self.limit + 1))
+        finished = Signal()
         m.d.comb += self.none.eq(count == 0)
         m.d.sync += [
-            count.eq(count + self.begin - self.finish),
+            finished.eq(self.finish),
+            count.eq(count + self.begin - finished),
             self.room.eq(count < self.limit - 1),
         ]
         return m

@@ -58,7 +58,8 @@ class EpilogueWalk(Component):
 
     An ACTIVATION_TABLE is walked as one row of bytes that is only read, as RESIDUAL.
 
-    `start` for one cycle while not `running`; `instruction` stays until `running` is 0 again. A
+    `start` for one cycle while not `running`; `instruction` is there a cycle before and stays until
+    `running` is 0 again. A
     step is made in every cycle in which all three `room` inputs are 1. `wanted` is 1 for one cycle
     with `kind`, `row` (of the matrix) and `word` (of the row) of an address.
     """
@@ -105,8 +106,9 @@ class EpilogueWalk(Component):
 
         table = Signal()
         residual = Signal()
-        m.d.comb += table.eq(instruction.opcode == Opcode.ACTIVATION_TABLE)
-        m.d.comb += residual.eq(instruction.residual | table)
+        # Decoded before the start, to keep the opcode out of the paths of a step.
+        is_table = instruction.opcode == Opcode.ACTIVATION_TABLE
+        m.d.sync += [table.eq(is_table), residual.eq(instruction.residual | is_table)]
 
         j = Signal(12)
         tile_j = Signal(12)

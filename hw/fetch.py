@@ -1,5 +1,7 @@
 """Fetches the program from external memory, some instructions ahead of the sequencer."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
@@ -23,8 +25,15 @@ class Fetch(wiring.Component):
     taken and thrown away, and with `quiet` nothing is under way.
     """
 
-    words: stream.Interface
-    dram_read: wiring.PureInterface
+    program: Signal
+    window_base: Signal
+    window_size: Signal
+    restart: Signal
+    abort: Signal
+    quiet: Signal
+    missing: Signal
+    words: Any
+    dram_read: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -113,9 +122,8 @@ class Fetch(wiring.Component):
         beats = self.dram_read.data
         bus_bits = len(beats.payload)
         # A beat is read once it is older than a cycle: never in the cycle that writes its address.
-        m.submodules.memory = memory = Memory(
-            shape=bus_bits, depth=depth, init=[], attrs={"no_rw_check": 1}
-        )
+        memory: Any = Memory(shape=bus_bits, depth=depth, init=[], attrs={"no_rw_check": 1})
+        m.submodules.memory = memory
         write, read = memory.write_port(), memory.read_port()
         filled, taken = Signal(range(2 * depth)), Signal(range(2 * depth))
         m.d.comb += [

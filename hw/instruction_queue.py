@@ -1,5 +1,7 @@
 """The instruction queues of all engines in one RAM, and the front end of each engine."""
 
+from typing import Any
+
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import enum, wiring
 from amaranth.lib.memory import Memory
@@ -68,6 +70,15 @@ class FrontEnd(wiring.Component):
     `waiting` is 1 while it waits for tokens, `active` while it is at the engine, `completed` in its
     last cycle there; `idle`: nothing held, no signal pending.
     """
+
+    load: Any
+    instructions: Any
+    pc: Signal
+    waiting: Signal
+    active: Signal
+    completed: Signal
+    idle: Signal
+    semaphores: Any
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -158,6 +169,21 @@ class InstructionQueues(wiring.Component):
     is queued, on its way or at work anywhere, and no signal is pending.
     """
 
+    write: Any
+    dma: Any
+    load_a: Any
+    load_b: Any
+    load_p: Any
+    epilogue: Any
+    vector: Any
+    array: Any
+    semaphores: Any
+    waiting: Signal
+    active: Signal
+    completed: Signal
+    pc: Any
+    empty: Signal
+
     def __init__(self, config: AcceleratorConfig) -> None:
         self.depth = config.queue_depth
         super().__init__(
@@ -184,9 +210,8 @@ class InstructionQueues(wiring.Component):
 
         # A slot is read only after it was handed over and written only after it was read, so that
         # no address is read and written in one cycle.
-        m.submodules.memory = memory = Memory(
-            shape=32, depth=8 * WORDS << slots, init=[], attrs={"no_rw_check": 1}
-        )
+        memory: Any = Memory(shape=32, depth=8 * WORDS << slots, init=[], attrs={"no_rw_check": 1})
+        m.submodules.memory = memory
         write_port = memory.write_port()
         read_port = memory.read_port()
 

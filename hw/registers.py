@@ -1,5 +1,7 @@
 """The control and status registers, as in spec/registers.py."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -47,7 +49,24 @@ class Registers(wiring.Component):
     pace, and then LOCAL_ADDRESS moves on by 4; elsewhere both read 0.
     """
 
-    bus: wiring.PureInterface
+    bus: Any
+    start: Signal
+    stop: Signal
+    program: Signal
+    length: Signal
+    window_base: Signal
+    window_size: Signal
+    running: Signal
+    done: Signal
+    error: Signal
+    code: Signal
+    engine: Signal
+    error_pc: Signal
+    select: Signal
+    value: Signal
+    settled: Signal
+    read: Any
+    write: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

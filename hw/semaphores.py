@@ -1,5 +1,7 @@
 """The counting semaphores between the engines."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
@@ -17,6 +19,8 @@ class Semaphores(wiring.Component):
     one after its valid; valid and mask stay until then. A take and a give of one counter in one
     cycle are both done. Mask bits without a counter are always satisfied.
     """
+
+    ports: Any
 
     def __init__(self) -> None:
         super().__init__({"ports": In(SemaphorePort()).array(len(SYNC_ENGINES))})

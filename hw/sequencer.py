@@ -1,5 +1,7 @@
 """The sequencer: runs a program from start to done or error."""
 
+from typing import Any
+
 from amaranth.hdl import Array, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -33,8 +35,30 @@ class Sequencer(wiring.Component):
     1 once more as soon as `quiet`. `stop` without a program clears `error`.
     """
 
-    words: stream.Interface
-    queue: wiring.PureInterface
+    start: Signal
+    stop: Signal
+    length: Signal
+    running: Signal
+    done: Signal
+    error: Signal
+    code: Signal
+    engine: Signal
+    error_pc: Signal
+    words: Any
+    missing: Signal
+    restart: Signal
+    queue: Any
+    waiting: Signal
+    active: Signal
+    pc: Any
+    empty: Signal
+    local_error: Signal
+    local_engine: Signal
+    dma_error: Signal
+    progress: Signal
+    quiet: Signal
+    abort: Signal
+    flush: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config

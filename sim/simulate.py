@@ -1,5 +1,6 @@
 """Runs a compiled model on the golden model or on the RTL, sample by sample."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -85,12 +86,13 @@ class RtlRunner:
 @dataclass(frozen=True)
 class SampleResult:
     """One sample's outputs (ONNX names, float32); for RTL the cycles, whether every instruction's
-    writes equal the golden model's, and the performance counters."""
+    writes equal the golden model's, the performance counters, and how long the simulation took."""
 
     outputs: Sample
     cycles: int | None = None
     bit_exact: bool | None = None
     counters: dict[Counter, int] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def load(machine: Machine, config: AcceleratorConfig, image: ProgramImage) -> None:
@@ -152,13 +154,15 @@ def simulate(
             if machine is None:
                 yield SampleResult(host.decode(outputs))
                 continue
+            begin = time.perf_counter()
             digests = _run(machine, model, codes)
+            seconds = time.perf_counter() - begin
             seen = _outputs(machine, model)
             same = digests == expected and all(
                 np.array_equal(seen[name], outputs[name]) for name in outputs
             )
             yield SampleResult(
-                host.decode(seen), machine.machine.cycles, same, machine.machine.counters()
+                host.decode(seen), machine.machine.cycles, same, machine.machine.counters(), seconds
             )
 
 

@@ -29,6 +29,7 @@ class Answer:
     golden: int
     cycles: int
     bit_exact: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Summary:
     rtl_accuracy: float
     cycles_per_image: float
     utilization: float
+    simulated_cycles_per_second: float
 
 
 class Demo:
@@ -81,6 +83,7 @@ class Demo:
                 int(golden[index]),
                 result.cycles,
                 bool(result.bit_exact),
+                result.seconds,
             )
 
     def summary(self, answers: list[Answer], golden: NDArray[np.int64]) -> Summary:
@@ -96,6 +99,7 @@ class Demo:
             rtl_accuracy=correct / len(answers),
             cycles_per_image=sum(cycles) / len(cycles),
             utilization=utilization(self.model.config, macs, sum(cycles)),
+            simulated_cycles_per_second=sum(cycles) / sum(answer.seconds for answer in answers),
         )
 
 

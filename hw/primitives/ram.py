@@ -10,7 +10,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
-_DP16KD_DEPTHS = (16384, 8192, 4096, 2048, 1024)
+_EBR_BITS = 16384
+_EBR_DEPTHS = (16384, 8192, 4096, 2048, 1024, 512)
 _SPRAM_DEPTH = 16384
 _SPRAM_WORTHWHILE = 2048
 
@@ -27,8 +28,8 @@ class WordRam(Component):
     what it reads is undefined.
 
     Contents are undefined at first; nothing has a reset. family "ecp5" with two ports instantiates
-    DP16KD with its output register, "ice40" with one port SB_SPRAM256KA from 2048 words on;
-    everything else is inferred. Raises ValueError for a count of ports other than 1 or 2.
+    DP16KD and PDPW16KD with their output registers, "ice40" with one port SB_SPRAM256KA from 2048
+    words on; everything else is inferred. Raises ValueError for a count of ports other than 1 or 2.
     """
 
     LATENCY = 2
@@ -69,7 +70,7 @@ class WordRam(Component):
 
     def elaborate(self, platform: object) -> Module:
         if self.family == "ecp5" and self.ports == 2:
-            return self._dp16kd()
+            return self._ebr()
         if self.family == "ice40" and self.ports == 1 and self.depth >= _SPRAM_WORTHWHILE:
             return self._spram()
         return self._inferred()
@@ -104,7 +105,7 @@ class WordRam(Component):
         ]
         return m
 
-    def _dp16kd(self) -> Module:
+    def _ebr(self) -> Module:
         """Chunks from the deepest shape on: deep and narrow blocks need no multiplexer."""
         m = Module()
         chunks = chunk_depths(self.depth)
@@ -116,13 +117,14 @@ class WordRam(Component):
         )
         outputs = []
         for number, low in enumerate(lows):
-            width = _DP16KD_DEPTHS[0] >> low
+            width = _EBR_BITS >> low
             write_address = Signal(low, name=f"write_address_{number}")
             read_address = Signal(low, name=f"read_address_{number}")
             output = Signal(8 * self.width_bytes, name=f"output_{number}")
             m.d.comb += [write_address.eq(port.address), read_address.eq(self.read_address)]
             for bit in range(0, 8 * self.width_bytes, width):
-                m.submodules[f"block_{number}_{bit}"] = _dp16kd(
+                make = _pdpw16kd if width == 32 else _dp16kd
+                m.submodules[f"block_{number}_{bit}"] = make(
                     write_address=write_address,
                     write_data=port.data[bit : bit + width],
                     write_mask=port.masks[number][bit // 8 : (bit + width + 7) // 8],
@@ -234,12 +236,12 @@ class _WritePort:
 
 
 def chunk_depths(depth: int) -> list[int]:
-    """The depths of the DP16KD shapes that a RAM of `depth` words is put together from."""
-    smallest = _DP16KD_DEPTHS[-1]
+    """The depths of the block shapes that a RAM of `depth` words is put together from."""
+    smallest = _EBR_DEPTHS[-1]
     left = -(-depth // smallest) * smallest
     chunks = []
     while left:
-        chunks.append(next(size for size in _DP16KD_DEPTHS if size <= left))
+        chunks.append(next(size for size in _EBR_DEPTHS if size <= left))
         left -= chunks[-1]
     return chunks
 
@@ -297,5 +299,41 @@ def _dp16kd(
         p_GSR="DISABLED",
         i_WEA=write_mask.any(),
         i_WEB=Const(0, 1),
+        **ports,
+    )
+
+
+def _pdpw16kd(
+    *,
+    write_address: Value,
+    write_data: Value,
+    write_mask: Value,
+    read_address: Value,
+    read_data: Value,
+) -> Instance:
+    """512 words of four bytes of 9, or fewer; reads through the output register."""
+    lanes = [bit + bit // 8 for bit in range(len(write_data))]
+    # The read address counts bits, as DP16KD's do.
+    read = Cat(Const(0, 14 - len(read_address)), read_address)
+    ports: dict[str, object] = {}
+    ports |= {f"i_ADW{i}": write_address[i] for i in range(9)}
+    ports |= {f"i_ADR{i}": read[i] for i in range(14)}
+    ports |= {f"i_BE{i}": write_mask[i] if i < len(write_mask) else Const(0, 1) for i in range(4)}
+    ports |= {f"i_DI{lane}": write_data[i] for i, lane in enumerate(lanes)}
+    ports |= {f"o_DO{lane}": read_data[i] for i, lane in enumerate(lanes)}
+    for port in "WR":
+        ports |= {f"i_CS{port}{i}": Const(0, 1) for i in range(3)}
+        ports |= {f"i_CLK{port}": ClockSignal(), f"p_CLK{port}MUX": f"CLK{port}"}
+        ports |= {f"p_DATA_WIDTH_{port}": 36, f"p_CSDECODE_{port}": "0b000"}
+    return Instance(
+        "PDPW16KD",
+        p_REGMODE="OUTREG",
+        p_RESETMODE="SYNC",
+        p_ASYNC_RESET_RELEASE="SYNC",
+        p_GSR="DISABLED",
+        i_CEW=write_mask.any(),
+        i_CER=Const(1, 1),
+        i_OCER=Const(1, 1),
+        i_RST=Const(0, 1),
         **ports,
     )

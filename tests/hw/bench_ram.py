@@ -23,7 +23,7 @@ async def random_access(dut: Any) -> None:
     bits = 8 * WIDTH_BYTES
     full = (1 << WIDTH_BYTES) - 1
     # Few addresses, around every border between blocks, so that they are met again.
-    borders = [0, DEPTH - 1, *(b + d for b in range(1024, DEPTH, 1024) for d in (-1, 0))]
+    borders = [0, DEPTH - 1, *(b + d for b in range(512, DEPTH, 512) for d in (-1, 0))]
     pool = borders + [rng.randrange(DEPTH) for _ in range(30)]
     model: dict[int, int] = {}
     expected: deque[int | None] = deque([None] * LATENCY)

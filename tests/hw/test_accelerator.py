@@ -20,7 +20,7 @@ def test_accelerator(config: AcceleratorConfig, tmp_path: Path) -> None:
     config = config.replace(watchdog_cycles=5000)
     run_bench(
         Accelerator(config, trace=True),
-        str(Path(__file__).with_name("bench_accelerator.py")),
+        str(Path(__file__).with_name("bench_whole_accelerator.py")),
         tmp_path / "b",
         environment={"CONFIG": json.dumps(config.as_dict())},
     )

