@@ -82,7 +82,6 @@ class RowWriter(Component):
         level = Signal(range(self.DEPTH + 1))
         free = Signal(range(self.DEPTH + 1), init=self.DEPTH)
         taken = Signal()
-        freed = Signal()
         load = Signal()
         entry = Signal(local_write_layout(self.config))
         m.d.comb += [
@@ -95,17 +94,14 @@ class RowWriter(Component):
             load.eq((level != 0) & (~request.valid | request.ready)),
             leave.en.eq(load),
             request.payload.eq(leave.data),
+            sink.room.eq(free[1:].any()),
             self.empty.eq(free[-1]),
         ]
         m.d.sync += [
             enter.addr.eq(enter.addr + sink.push),
             leave.addr.eq(leave.addr + load),
             level.eq(level + sink.push - load),
-            # A word is counted a cycle after it was taken, and room is known a cycle after that: of
-            # four places two may be reserved in between.
-            freed.eq(taken),
-            free.eq(free + freed - sink.reserve),
-            sink.room.eq(free[2:].any()),
+            free.eq(free + taken - sink.reserve),
         ]
         with m.If(load):
             m.d.sync += request.valid.eq(1)
