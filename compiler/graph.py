@@ -33,6 +33,10 @@ class Tensor:
     segment: int
     """Columns of one segment; equal to `cols` where the tensor is not split."""
     data: np.ndarray | None = field(default=None, compare=False, repr=False)
+    row_token: int | None = None
+    """The token that row 0 stands for, where rows are tokens that a runtime length cuts."""
+    col_tokens: bool = False
+    """Whether columns are tokens (column 0 is token 0) that a runtime length cuts."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +133,18 @@ class Host:
 class Graph:
     """Operations in an order in which they can run. Every value is written before it is read.
 
-    host: what the host does before and after the accelerator.
+    host: what the host does before and after the accelerator. masks: outputs of host.before beside
+    the INPUT tensors: what the model adds to (float) or selects by (bool) in front of its
+    softmaxes; they say how many tokens count. tokens: the most tokens of an input, None where no
+    runtime length can cut the model. least_tokens: the fewest.
     """
 
     tensors: dict[str, Tensor]
     operations: tuple[Operation, ...]
     host: Host
+    masks: tuple[str, ...] = ()
+    tokens: int | None = None
+    least_tokens: int = 1
 
     @property
     def macs(self) -> int:

@@ -31,6 +31,13 @@ class QTensor:
     scale: float | None = None
     zero: int = 0
     codes: np.ndarray | None = field(default=None, compare=False, repr=False)
+    row_token: int | None = None
+    """The token that row 0 of every sample stands for, where a runtime length cuts the rows."""
+    col_tokens: bool = False
+    """Whether the columns of every sample are tokens that a runtime length cuts."""
+    samples: int = 1
+    """Samples of one batch: the rows (or, with col_tokens, the segments) fall into as many equal
+    runs, one a sample."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,12 @@ QOperation = QGemm | QSoftmax | QNorm | QCopy
 
 @dataclass(frozen=True)
 class QuantizedGraph:
-    """Operations in an order in which they can run."""
+    """Operations in an order in which they can run. tokens: the most tokens of an input, None where
+    no runtime length can cut the graph."""
 
     tensors: dict[str, QTensor]
     operations: tuple[QOperation, ...]
+    tokens: int | None = None
 
     @property
     def macs(self) -> int:
