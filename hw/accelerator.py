@@ -19,6 +19,7 @@ from gateformer.hw.interfaces import DramRead, DramWrite
 from gateformer.hw.local_fetch import LocalFetch
 from gateformer.hw.local_memory import LocalMemory
 from gateformer.hw.registers import RegisterBus, Registers
+from gateformer.hw.runtime_lengths import RuntimeLengths
 from gateformer.hw.semaphores import Semaphores
 from gateformer.hw.sequencer import Sequencer
 from gateformer.hw.vector_engine import VectorEngine
@@ -122,8 +123,16 @@ class Accelerator(wiring.Component):
         beats_in, beats_out = Signal(), Signal()
         progress = self._dram(m, reset, registers, sequencer, queues, memory, beats_in, beats_out)
 
-        for name in ("start", "stop", "length"):
+        m.submodules.lengths = lengths = RuntimeLengths(config)
+        for name in ("start", "stop"):
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
+        m.d.comb += [
+            lengths.write.eq(registers.write_length),
+            lengths.sample.eq(registers.sample),
+            lengths.length.eq(registers.length),
+            lengths.select.eq(sequencer.sample),
+            sequencer.length.eq(lengths.current),
+        ]
         for name in ("running", "done", "error", "code", "engine", "error_pc"):
             m.d.comb += getattr(registers, name).eq(getattr(sequencer, name))
         m.d.comb += [

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.instruction_queue import PC_INDEX, QueueWrite
 from gateformer.spec.config import INSTRUCTION_BYTES, SIZE_LIMIT, AcceleratorConfig
-from gateformer.spec.isa import FORMATS, SIZE_WORDS, Format, Opcode
+from gateformer.spec.isa import FORMATS, SAMPLE_BITS, SIZE_WORDS, Format, Opcode
 
 POLYNOMIAL_BYTES = 24
 """Bytes of an ACTIVATION_TABLE where the activation unit is the polynomial."""
@@ -59,7 +59,8 @@ class _State(enum.Enum, shape=3):
 class Dispatcher(wiring.Component):
     """Takes the words of a program, from its first on after each `restart`, while `enable`.
 
-    Dynamic sizes are cut to `length` (Instruction.at_length), then checked. An instruction goes to
+    Dynamic sizes are cut to `length` (Instruction.at_length), then checked; `length` is that of
+    `sample` three cycles after `sample` changed. An instruction goes to
     the queues of its engines when all its words were found legal; a full queue makes it wait. A
     size word takes six cycles, the others two or three, and each engine beyond the first one or
     two more a word.
@@ -71,6 +72,7 @@ class Dispatcher(wiring.Component):
     restart: Signal
     enable: Signal
     length: Signal
+    sample: Signal
     words: Any
     queue: Any
     wants: Signal
@@ -85,6 +87,7 @@ class Dispatcher(wiring.Component):
                 "restart": In(1),
                 "enable": In(1),
                 "length": In(12),
+                "sample": Out(SAMPLE_BITS),
                 "words": In(stream.Signature(unsigned(32))),
                 "queue": Out(QueueWrite()),
                 "wants": Out(1),
@@ -121,6 +124,7 @@ class Dispatcher(wiring.Component):
                 m.d.sync += word.eq(self.words.payload)
                 with m.If(index == 0):
                     m.d.sync += opcode.eq(self.words.payload)
+                    m.d.sync += self.sample.eq(self.words.payload[-SAMPLE_BITS:])
                 with m.If(self.enable & self.words.valid), m.Switch(index):
                     with m.Case(0):
                         m.d.sync += state.eq(_State.DECODE)
@@ -134,7 +138,9 @@ class Dispatcher(wiring.Component):
                     with m.Case(Opcode.HALT):
                         m.d.comb += self.halted.eq(1)
                     with m.Case(*legal_opcodes(self.config)):
-                        m.d.sync += state.eq(_State.PROBE)
+                        m.d.comb += self.illegal.eq(self.sample >= self.config.samples)
+                        with m.If(~self.illegal):
+                            m.d.sync += state.eq(_State.PROBE)
                     with m.Default():
                         m.d.comb += self.illegal.eq(1)
             with m.Case(_State.SUBTRACT):

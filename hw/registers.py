@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from gateformer.hw.counters import CYCLES
 from gateformer.hw.interfaces import LOCAL_READ_LATENCY, LocalRead, LocalWrite
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import SAMPLE_BITS
 from gateformer.spec.registers import IDENTITY, Counter, Register
 
 REQUEST = data.StructLayout({"address": 6, "write": 1, "data": 32})
@@ -41,12 +42,13 @@ class _State(enum.Enum, shape=3):
 class Registers(wiring.Component):
     """One access at a time: a write takes one cycle, a read answers four cycles later.
 
-    `start` and `stop` are pulses; a start while `running` is not passed on. `program`, `length`,
-    `window_base` and `window_size` hold what was written. A read of CYCLES or COUNTER waits until
-    the counters are settled, which during a program they are not; then `select` names the total
-    that `value` shows two cycles later. Writes to registers that can not be written are ignored.
-    Where DRAM is not read-write, LOCAL_DATA goes to local memory through `read` and `write`, at its
-    pace, and then LOCAL_ADDRESS moves on by 4; elsewhere both read 0.
+    `start` and `stop` are pulses; a start while `running` is not passed on. `program`,
+    `window_base`, `window_size`, `length` and `sample` (both of LENGTH) hold what was written;
+    `write_length` is 1 in the cycle after a write of LENGTH. A read of CYCLES or COUNTER waits
+    until the counters are settled, which during a program they are not; then `select` names the
+    total that `value` shows two cycles later. Writes to registers that can not be written are
+    ignored. Where DRAM is not read-write, LOCAL_DATA goes to local memory through `read` and
+    `write`, at its pace, and then LOCAL_ADDRESS moves on by 4; elsewhere both read 0.
     """
 
     bus: Any
@@ -54,6 +56,8 @@ class Registers(wiring.Component):
     stop: Signal
     program: Signal
     length: Signal
+    sample: Signal
+    write_length: Signal
     window_base: Signal
     window_size: Signal
     running: Signal
@@ -77,6 +81,8 @@ class Registers(wiring.Component):
             "stop": Out(1),
             "program": Out(32),
             "length": Out(12),
+            "sample": Out(SAMPLE_BITS),
+            "write_length": Out(1),
             "window_base": Out(32),
             "window_size": Out(32),
             "running": In(1),
@@ -109,7 +115,7 @@ class Registers(wiring.Component):
             Register.STATUS: status,
             Register.ERROR_PC: self.error_pc,
             Register.PROGRAM: self.program,
-            Register.LENGTH: self.length,
+            Register.LENGTH: Cat(self.length, Const(0, 4), self.sample),
             Register.WINDOW_BASE: self.window_base,
             Register.WINDOW_SIZE: self.window_size,
             Register.CYCLES: self.value,
@@ -118,7 +124,6 @@ class Registers(wiring.Component):
         }
         writable = {
             Register.PROGRAM: self.program,
-            Register.LENGTH: self.length,
             Register.WINDOW_BASE: self.window_base,
             Register.WINDOW_SIZE: self.window_size,
             Register.COUNTER_SELECT: counter,
@@ -134,6 +139,7 @@ class Registers(wiring.Component):
             response.valid.eq(state == _State.RESPOND),
             response.payload.eq(result),
         ]
+        m.d.sync += self.write_length.eq(0)
         with m.Switch(state):
             with m.Case(_State.IDLE):
                 m.d.sync += [address.eq(payload.address), beyond.eq(payload.address[4:].any())]
@@ -141,6 +147,12 @@ class Registers(wiring.Component):
                     for register, target in writable.items():
                         with m.Case(register):
                             m.d.sync += target.eq(payload.data)
+                    with m.Case(Register.LENGTH):
+                        m.d.sync += [
+                            self.length.eq(payload.data),
+                            self.sample.eq(payload.data[16:]),
+                            self.write_length.eq(1),
+                        ]
                     with m.Case(Register.CONTROL):
                         m.d.comb += self.start.eq(payload.data[0] & ~self.running)
                         m.d.comb += self.stop.eq(payload.data[1])

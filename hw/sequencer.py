@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from gateformer.hw.dispatcher import Dispatcher
 from gateformer.hw.instruction_queue import QueueWrite
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Engine
+from gateformer.spec.isa import SAMPLE_BITS, Engine
 from gateformer.spec.registers import ErrorCode
 
 REST = 6
@@ -24,7 +24,7 @@ class Sequencer(wiring.Component):
     a cycle (it resets engines, queues, semaphores and the memory pipeline), `restart` in the next
     starts the fetch, and the :class:`Dispatcher` gets to work on `words`. After a HALT, when the
     queues have been `empty` for REST cycles, the program is `done`. `start` while `running` is
-    ignored.
+    ignored. `length` is the runtime length of `sample`, at most three cycles late.
 
     `stop`, a pulse of `local_error` (of engine `local_engine`) or of `dma_error`, an illegal
     instruction, an instruction that is `missing`, and watchdog_cycles without `progress` or
@@ -38,6 +38,7 @@ class Sequencer(wiring.Component):
     start: Signal
     stop: Signal
     length: Signal
+    sample: Signal
     running: Signal
     done: Signal
     error: Signal
@@ -68,6 +69,7 @@ class Sequencer(wiring.Component):
                 "start": In(1),
                 "stop": In(1),
                 "length": In(12),
+                "sample": Out(SAMPLE_BITS),
                 "running": Out(1),
                 "done": Out(1),
                 "error": Out(1),
@@ -103,6 +105,7 @@ class Sequencer(wiring.Component):
             dispatcher.restart.eq(self.restart),
             dispatcher.enable.eq(working),
             dispatcher.length.eq(self.length),
+            self.sample.eq(dispatcher.sample),
             self.abort.eq(~working & ~self.restart),
         ]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gateformer.spec import arithmetic, digest
-from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.config import SAMPLE_LIMIT, SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import RunError
 from gateformer.spec.isa import Engine, Format, Instruction, Opcode
 
@@ -30,8 +30,8 @@ class GoldenMachine:
     config: AcceleratorConfig
     dram: np.ndarray
     """uint8, the DRAM window."""
-    length: int = 4095
-    """The runtime length register."""
+    lengths: list[int] = field(default_factory=lambda: [SIZE_LIMIT] * SAMPLE_LIMIT)
+    """The runtime length of every sample of a batch."""
     local: np.ndarray = field(init=False)
     """uint8, local memory."""
 
@@ -58,7 +58,7 @@ class GoldenMachine:
         for instruction in instructions:
             if instruction.opcode is Opcode.HALT:
                 return self._digests
-            self.step(instruction.at_length(self.length))
+            self.step(instruction.at_length(self.lengths))
         raise RunError("the program has no HALT instruction")
 
     def step(self, instruction: Instruction) -> None:

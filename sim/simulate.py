@@ -1,7 +1,7 @@
 """Runs a compiled model on the golden model or on the RTL, sample by sample."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from gateformer.sim.golden_program import GoldenMachine
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Engine
-from gateformer.spec.registers import Counter, Register
+from gateformer.spec.registers import Counter, Register, length_word
 
 Digests = dict[Engine, list[int]]
 Sample = dict[str, np.ndarray]
@@ -30,6 +30,8 @@ class Machine(Protocol):
     def write(self, space: str, address: int, content: bytes) -> None: ...
 
     def read(self, space: str, address: int, count: int) -> np.ndarray: ...
+
+    def set_lengths(self, lengths: Sequence[int]) -> None: ...
 
     def start(self) -> Digests: ...
 
@@ -50,6 +52,9 @@ class GoldenRunner:
     def read(self, space: str, address: int, count: int) -> np.ndarray:
         return self._memory(space)[address : address + count].copy()
 
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        self.machine.lengths[: len(lengths)] = lengths
+
     def start(self) -> Digests:
         return self.machine.run(self.image.instructions)
 
@@ -61,12 +66,12 @@ class RtlRunner:
         self.machine = machine
         registers = {
             Register.PROGRAM: image.program_address,
-            Register.LENGTH: SIZE_LIMIT,
             Register.WINDOW_BASE: 0,
             Register.WINDOW_SIZE: image.window_bytes,
         }
         for register, value in registers.items():
             machine.write_register(register, value)
+        self.set_lengths([SIZE_LIMIT] * machine.config.samples)
 
     def write(self, space: str, address: int, content: bytes) -> None:
         if space == "dram":
@@ -78,6 +83,10 @@ class RtlRunner:
         if space == "dram":
             return self.machine.read_dram(address, count)
         return self.machine.read_local(address, count)
+
+    def set_lengths(self, lengths: Sequence[int]) -> None:
+        for sample, length in enumerate(lengths):
+            self.machine.write_register(Register.LENGTH, length_word(sample, length))
 
     def start(self) -> Digests:
         return self.machine.run()

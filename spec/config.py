@@ -12,6 +12,8 @@ from gateformer.spec.errors import ConfigError
 
 FAMILIES = ("generic", "ecp5", "ice40")
 INSTRUCTION_BYTES = 32
+SAMPLE_LIMIT = 16
+"""Most samples that an instruction can name."""
 SIZE_LIMIT = 4095
 """Largest size field of an instruction (12 bits)."""
 
@@ -70,6 +72,8 @@ class AcceleratorConfig:
     """Longest burst on the external memory port."""
     dram: Literal["readwrite", "readonly", "none"] = "readwrite"
     """External memory: read and written, only read (flash), or absent."""
+    samples: int = 1
+    """Most samples of one batch, each with a runtime length of its own."""
     queue_depth: int = 8
     """Instructions that wait in front of each engine."""
     watchdog_cycles: int = 1 << 20
@@ -200,6 +204,11 @@ class AcceleratorConfig:
         need(
             self.norm_length <= 1024,
             f"norm_length is {self.norm_length}: the sums' widths are proven up to 1024",
+        )
+        need(
+            _power_of_two(self.samples) and self.samples <= SAMPLE_LIMIT,
+            f"samples is {self.samples}: a power of two up to {SAMPLE_LIMIT}, for instructions "
+            "name their sample in 4 bits",
         )
         need(
             _power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 64,

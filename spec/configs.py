@@ -35,6 +35,7 @@ SMALL = AcceleratorConfig(
     p_depth=256,
     accumulator_tiles=64,
     norm_length=512,
+    samples=4,
     family="ecp5",
 )
 """16 MACs for the smaller ECP5s."""
@@ -54,6 +55,7 @@ ECP5_85K = AcceleratorConfig(
     softmax_length=512,
     norm_lanes=2,
     norm_length=1024,
+    samples=16,
     queue_depth=32,
     family="ecp5",
 )

@@ -8,7 +8,7 @@ count words of local memory; DRAM addresses and strides count bytes.
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,8 @@ WORDS = 8
 """32-bit words in an instruction."""
 SEMAPHORE_MAX = 15
 """Largest count of a semaphore; a signal waits while the counter stands there."""
+SAMPLE_BITS = 4
+"""Bits of the number of a sample in its batch."""
 
 
 class Engine(enum.IntEnum):
@@ -98,6 +100,7 @@ def _address(word: int, name: str, doc: str) -> tuple[Field, ...]:
 
 
 _OPCODE = Field("opcode", 0, 0, 4, "what to do")
+_SAMPLE = Field("sample", 0, 28, SAMPLE_BITS, "the sample whose length cuts the dynamic sizes")
 _SYNC = (
     Field("wait", 0, 4, 6, "engines of which one token each is awaited before the start"),
     Field("signal", 0, 10, 6, "engines that get a token after the last write"),
@@ -125,6 +128,7 @@ class InstructionFormat:
 _DMA_FIELDS = (
     _OPCODE,
     *_SYNC,
+    _SAMPLE,
     *_size(1, "rows", "rows to move"),
     *_size(2, "words", "words of a row"),
     *_address(4, "local", "the block in local memory"),
@@ -153,6 +157,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
             (
                 _OPCODE,
                 *_SYNC,
+                _SAMPLE,
                 *_size(1, "n", "rows of B, one for each output column"),
                 *_size(3, "k", "elements of a row"),
                 *_address(4, "b", "B"),
@@ -166,6 +171,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
             (
                 _OPCODE,
                 *_SYNC,
+                _SAMPLE,
                 *_size(1, "count", "8-byte scale records, contiguous"),
                 *_address(4, "p", "the records"),
             ),
@@ -178,6 +184,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
                 _OPCODE,
                 *_SYNC,
                 *_SYNC_EPILOGUE,
+                _SAMPLE,
                 *_size(1, "m", "rows of A and of the output"),
                 Field("format", 1, 24, 2, "0: int8, 1: int16, 2: int32 (bias and addend only)"),
                 Field("activation", 1, 26, 1, "1: through the activation unit (int8 output)"),
@@ -202,6 +209,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
             (
                 _OPCODE,
                 *_SYNC,
+                _SAMPLE,
                 *_size(1, "count", "entries (bytes), a multiple of word_bytes"),
                 *_address(4, "table", "the entries"),
             ),
@@ -214,6 +222,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
             (
                 _OPCODE,
                 *_SYNC,
+                _SAMPLE,
                 *_size(1, "rows", "rows"),
                 *_size(2, "length", "elements of a row"),
                 *_size(3, "bound", "elements of row 0 that count; the others get 0"),
@@ -231,6 +240,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
             (
                 _OPCODE,
                 *_SYNC,
+                _SAMPLE,
                 *_size(1, "rows", "rows"),
                 Field("write8", 1, 24, 1, "1: write the int8 output"),
                 Field("write16", 1, 25, 1, "1: write the int16 output"),
@@ -250,6 +260,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
             (
                 _OPCODE,
                 *_SYNC,
+                _SAMPLE,
                 *_size(1, "count", "entries (bytes), always 256"),
                 *_address(4, "table", "the entries"),
             ),
@@ -261,6 +272,7 @@ FORMATS: Mapping[Opcode, InstructionFormat] = {
             (
                 _OPCODE,
                 *_SYNC,
+                _SAMPLE,
                 *_size(1, "count", "8-byte gain records, one for each channel"),
                 Field("output16", 1, 24, 1, "0: gains of the int8 output, 1: of the int16 output"),
                 *_address(4, "gain", "the records"),
@@ -309,12 +321,14 @@ class Instruction:
         }
         return cls(form.opcode, values)
 
-    def at_length(self, length: int) -> "Instruction":
+    def at_length(self, lengths: Sequence[int]) -> "Instruction":
         """The instruction as the engines see it once the sequencer has cut the dynamic sizes.
 
-        A dynamic size becomes min(size, max(length - offset, 0)).
+        lengths: the runtime length of every sample. A dynamic size becomes
+        min(size, max(length - offset, 0)) with the length of the instruction's sample.
         """
         values = dict(self.values)
+        length = lengths[values.get("sample", 0)]
         for name in self.values:
             if values.get(f"{name}_dynamic"):
                 values[name] = min(values[name], max(length - values[f"{name}_offset"], 0))

@@ -10,7 +10,8 @@ Printed from `spec/isa.py` by `python -m gateformer.spec.isa_document`; do not e
 An instruction is {WORDS} words of 32 bits, little-endian. Bits that no field names are 0. Local
 addresses and strides count words of local memory; DRAM addresses and strides count bytes. `NAME`
 with `NAME_offset` and `NAME_dynamic` is a size: when `NAME_dynamic` is 1, the sequencer replaces it
-by min(`NAME`, max(LENGTH - `NAME_offset`, 0)), LENGTH being the runtime length. An instruction of
+by min(`NAME`, max(length - `NAME_offset`, 0)), length being the runtime length of the
+instruction's `sample` (register LENGTH); a sample beyond the config's is illegal. An instruction of
 size 0 moves nothing; it still takes and gives its tokens, and a GEMM still releases its block.
 
 ## Semaphores

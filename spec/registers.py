@@ -20,11 +20,13 @@ class Register(enum.IntEnum):
     ERROR_PC = 4
     """Byte address of the instruction in error, relative to the program's first."""
     PROGRAM = 5
-    """W: byte address of the program: in the DRAM window, or in local memory without DRAM."""
+    """W: byte address of the program, a multiple of 32: in the DRAM window, or in local memory
+    without DRAM."""
     LENGTH = 6
-    """W: the runtime length, 12 bits."""
+    """W: bits 0-11 the runtime length of the sample in bits 16-19. Reads what was written last."""
     WINDOW_BASE = 7
-    """W: first byte of the DRAM window; every DRAM address of the program is relative to it."""
+    """W: first byte of the DRAM window, a multiple of 32; every DRAM address of the program is
+    relative to it."""
     WINDOW_SIZE = 8
     """W: bytes of the DRAM window."""
     CYCLES = 9
@@ -37,6 +39,11 @@ class Register(enum.IntEnum):
     """W: byte address (multiple of 4) in local memory; advances by 4 after each LOCAL_DATA."""
     LOCAL_DATA = 13
     """W: 32 bits of local memory at LOCAL_ADDRESS; only where DRAM is not read-write."""
+
+
+def length_word(sample: int, length: int) -> int:
+    """What is written to LENGTH to give a sample of the batch its runtime length."""
+    return sample << 16 | length
 
 
 class ErrorCode(enum.IntEnum):

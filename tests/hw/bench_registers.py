@@ -14,11 +14,11 @@ from gateformer.spec.registers import IDENTITY, Counter, Register
 CONFIG = AcceleratorConfig.from_dict(json.loads(os.environ["CONFIG"]))
 HAS_LOCAL = CONFIG.dram != "readwrite"
 STORED = {
-    Register.PROGRAM: 32,
-    Register.LENGTH: 12,
-    Register.WINDOW_BASE: 32,
-    Register.WINDOW_SIZE: 32,
-    Register.COUNTER_SELECT: 5,
+    Register.PROGRAM: 0xFFFFFFFF,
+    Register.LENGTH: 0x000F0FFF,
+    Register.WINDOW_BASE: 0xFFFFFFFF,
+    Register.WINDOW_SIZE: 0xFFFFFFFF,
+    Register.COUNTER_SELECT: 0x1F,
 }
 
 
@@ -61,12 +61,13 @@ async def stored_registers(dut: Any) -> None:
         if address not in (Register.CONTROL, Register.LOCAL_DATA, Register.LOCAL_ADDRESS):
             await host.write(address, value)
             if address in STORED:
-                values[Register(address)] = value & (1 << STORED[Register(address)]) - 1
+                values[Register(address)] = value & STORED[Register(address)]
         for register, stored in values.items():
             assert await host.read(register) == stored, register
         await FallingEdge(dut.clk)
         assert int(dut.program.value) == values[Register.PROGRAM]
-        assert int(dut.length.value) == values[Register.LENGTH]
+        assert int(dut.length.value) == values[Register.LENGTH] & 0xFFF
+        assert int(dut.sample.value) == values[Register.LENGTH] >> 16
         assert int(dut.window_base.value) == values[Register.WINDOW_BASE]
         assert int(dut.window_size.value) == values[Register.WINDOW_SIZE]
     assert await host.read(Register.IDENTITY) == IDENTITY

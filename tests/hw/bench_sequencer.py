@@ -15,6 +15,7 @@ from gateformer.hw.interfaces import ENGINE_WORDS
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import (
     FORMATS,
+    SAMPLE_BITS,
     SIZE_WORDS,
     SYNC_ENGINES,
     WORDS,
@@ -47,6 +48,7 @@ def random_instruction(rng: random.Random, opcodes: list[Opcode]) -> Instruction
         for f in FORMATS[opcode].fields
         if f.name != "opcode"
     }
+    values["sample"] %= CONFIG.samples
     for name in values:
         if name.endswith(("wait", "signal")):
             values[name] = 0
@@ -106,7 +108,15 @@ class Bench:
         self.bursts: list[tuple[int, int]] = []
         self.flushes = 0
         self.latencies: dict[Engine, list[int]] = {e: [] for e in Engine}
-        for name in ("start", "stop", "local_error", "local_engine", "dma_error", "progress"):
+        for name in (
+            "start",
+            "stop",
+            "write",
+            "local_error",
+            "local_engine",
+            "dma_error",
+            "progress",
+        ):
             getattr(dut, name).value = 0
         dut.dma_quiet.value = 1
         dut.dram_read__burst__ready.value = 0
@@ -186,6 +196,12 @@ class Bench:
         self.dut.window_size.value = offset + len(data)
         self.base, self.size = base, offset + len(data)
 
+    async def set_lengths(self, lengths: list[int]) -> None:
+        """Writes the runtime length of every sample."""
+        for sample, length in enumerate(lengths):
+            self.dut.sample.value, self.dut.length.value = sample, length
+            await self.pulse("write")
+
     async def run(self, *, limit: int = 200_000) -> None:
         """Starts and waits for the end."""
         await self.pulse("start")
@@ -204,12 +220,12 @@ class Bench:
         await FallingEdge(self.dut.clk)
         getattr(self.dut, name).value = 0
 
-    def check_done(self, program: list[Instruction], length: int) -> None:
-        """Done, and every engine saw its instructions in order, once, cut to the length."""
+    def check_done(self, program: list[Instruction], lengths: list[int]) -> None:
+        """Done, and every engine saw its instructions in order, once, cut to its sample's length."""
         assert int(self.dut.done.value) and not int(self.dut.error.value)
         for e in Engine:
             expected = [
-                (32 * i, payload(one.at_length(length), e))
+                (32 * i, payload(one.at_length(lengths), e))
                 for i, one in enumerate(program)
                 if e in FORMATS[one.opcode].engines
             ]
@@ -239,6 +255,7 @@ class Bench:
 
 
 HALT = instruction(Opcode.HALT)
+ONE_HUNDRED = [100] * CONFIG.samples
 LEGAL = list(legal_opcodes(CONFIG))
 
 
@@ -249,9 +266,9 @@ async def recovered(bench: Bench) -> None:
     bench.stuck.clear()
     program = add_tokens(rng, [random_instruction(rng, LEGAL) for _ in range(12)])
     bench.place([*program, HALT], base=0x400, offset=0x20)
-    bench.dut.length.value = 100
+    await bench.set_lengths(ONE_HUNDRED)
     await bench.run()
-    bench.check_done(program, 100)
+    bench.check_done(program, ONE_HUNDRED)
 
 
 @cocotb.test()
@@ -267,10 +284,10 @@ async def random_programs(dut: Any) -> None:
         bench.place(
             [*program, HALT], base=0x400 + 64 * rng.randrange(9), offset=64 * rng.randrange(3)
         )
-        length = rng.randrange(4096)
-        dut.length.value = length
+        lengths = [rng.randrange(4096) for _ in range(CONFIG.samples)]
+        await bench.set_lengths(lengths)
         await bench.run()
-        bench.check_done(program, length)
+        bench.check_done(program, lengths)
         bench.check_order(program)
 
 
@@ -282,8 +299,9 @@ async def one_engine_in_a_row(dut: Any) -> None:
     await start(dut)
     program = [random_instruction(rng, [Opcode.GEMM]) for _ in range(10)]
     bench.place([*program, HALT], base=0, offset=0)
+    await bench.set_lengths(ONE_HUNDRED)
     await bench.run()
-    bench.check_done(program, int(dut.length.value))
+    bench.check_done(program, ONE_HUNDRED)
     assert sorted(bench.latencies[Engine.ARRAY])[:6] == [0] * 6, bench.latencies
 
 
@@ -305,9 +323,10 @@ async def dynamic_sizes(dut: Any) -> None:
                     values[f"{name}_dynamic"] = rng.randrange(2) if name != "m" else 1
                 program.append(instruction(Opcode.GEMM, **values))
         bench.place([*program, HALT], base=0x800, offset=0)
-        dut.length.value = length
+        lengths = [length] * CONFIG.samples
+        await bench.set_lengths(lengths)
         await bench.run()
-        bench.check_done(program, length)
+        bench.check_done(program, lengths)
 
 
 def illegal_instructions() -> list[tuple[str, np.ndarray]]:
@@ -330,6 +349,8 @@ def illegal_instructions() -> list[tuple[str, np.ndarray]]:
         {"format": Format.INT32, "activation": 1},
     ):
         cases.append((f"GEMM {values}", instruction(Opcode.GEMM, **values).encode()))
+    for sample in range(CONFIG.samples, 1 << SAMPLE_BITS):
+        cases.append((f"sample {sample}", instruction(Opcode.NORM, sample=sample).encode()))
     return cases
 
 
@@ -372,9 +393,10 @@ async def largest_sizes(dut: Any) -> None:
         dynamic = {name: 4095, f"{name}_offset": 4000 - limit, f"{name}_dynamic": 1}
         program.append(instruction(opcode, **dynamic))
     bench.place([*program, HALT], base=0, offset=0)
-    dut.length.value = 4000
+    lengths = [4000] * CONFIG.samples
+    await bench.set_lengths(lengths)
     await bench.run()
-    bench.check_done(program, 4000)
+    bench.check_done(program, lengths)
 
 
 @cocotb.test()

@@ -12,15 +12,17 @@ from amaranth.lib.wiring import In, Out
 from gateformer.hw.fetch import Fetch
 from gateformer.hw.instruction_queue import InstructionQueues
 from gateformer.hw.interfaces import DramRead, InstructionPort
+from gateformer.hw.runtime_lengths import RuntimeLengths
 from gateformer.hw.semaphores import Semaphores
 from gateformer.hw.sequencer import Sequencer
 from gateformer.sim.bench import run_bench
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.configs import SMALL, TINY
-from gateformer.spec.isa import SYNC_ENGINES, Engine
+from gateformer.spec.isa import SAMPLE_BITS, SYNC_ENGINES, Engine
 
 BENCH = str(Path(__file__).with_name("bench_sequencer.py"))
-HOST = {"start": In(1), "stop": In(1), "length": In(12)}
+HOST = {"start": In(1), "stop": In(1)}
+LENGTHS = {"write": In(1), "sample": In(SAMPLE_BITS), "length": In(12)}
 HOST |= {"program": In(32), "window_base": In(32), "window_size": In(32)}
 ERRORS = {"local_error": In(1), "local_engine": In(3), "dma_error": In(1), "dma_quiet": In(1)}
 STATUS = {"running": Out(1), "done": Out(1), "error": Out(1), "code": Out(4)}
@@ -28,7 +30,7 @@ STATUS |= {"engine": Out(3), "error_pc": Out(24), "abort": Out(1), "flush": Out(
 
 
 class ControlPath(wiring.Component):
-    """Fetch, sequencer, queues and semaphores, joined as in the accelerator."""
+    """Fetch, sequencer, runtime lengths, queues and semaphores, joined as in the accelerator."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -36,6 +38,7 @@ class ControlPath(wiring.Component):
         super().__init__(
             {
                 **HOST,
+                **LENGTHS,
                 **ERRORS,
                 **STATUS,
                 **ports,
@@ -61,7 +64,14 @@ class ControlPath(wiring.Component):
         wiring.connect(m, fetch.words, sequencer.words)
         wiring.connect(m, sequencer.queue, queues.write)
         wiring.connect(m, fetch.dram_read, wiring.flipped(self.dram_read))
-        for name in ("start", "stop", "length", "local_error", "local_engine", "dma_error"):
+        m.submodules.lengths = lengths = RuntimeLengths(self.config)
+        for name in LENGTHS:
+            m.d.comb += getattr(lengths, name).eq(getattr(self, name))
+        m.d.comb += [
+            lengths.select.eq(sequencer.sample),
+            sequencer.length.eq(lengths.current),
+        ]
+        for name in ("start", "stop", "local_error", "local_engine", "dma_error"):
             m.d.comb += getattr(sequencer, name).eq(getattr(self, name))
         for name in STATUS:
             m.d.comb += getattr(self, name).eq(getattr(sequencer, name))

@@ -195,8 +195,8 @@ def test_runtime_length(config):
     with rtl.RtlMachine(rtl.build(config, BUILD), config) as machine:
         for length in (0, 1, 33, 69, 70):
             golden, runner = GoldenRunner(config, image), RtlRunner(machine, image)
-            golden.machine.length = length
-            machine.write_register(Register.LENGTH, length)
+            golden.set_lengths([length])
+            runner.set_lengths([length])
             load(golden, config, image)
             load(runner, config, image)
             assert runner.start() == golden.start()

@@ -58,8 +58,10 @@ def test_an_unknown_opcode_is_refused():
     [(32, 0, 100, 32), (32, 0, 10, 10), (32, 64, 70, 6), (32, 64, 64, 0), (32, 64, 3, 0)],
 )
 def test_dynamic_sizes_are_cut(size, offset, length, expected):
-    one = instruction(Opcode.SOFTMAX, rows=size, rows_offset=offset, rows_dynamic=1, length=99)
-    cut = one.at_length(length)
+    one = instruction(
+        Opcode.SOFTMAX, rows=size, rows_offset=offset, rows_dynamic=1, length=99, sample=1
+    )
+    cut = one.at_length([7, length])
     assert (cut["rows"], cut["length"]) == (expected, 99)
 
 
