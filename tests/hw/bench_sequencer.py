@@ -221,7 +221,7 @@ class Bench:
         getattr(self.dut, name).value = 0
 
     def check_done(self, program: list[Instruction], lengths: list[int]) -> None:
-        """Done, and every engine saw its instructions in order, once, cut to its sample's length."""
+        """Done, and every engine saw its instructions in order, once, cut to its length."""
         assert int(self.dut.done.value) and not int(self.dut.error.value)
         for e in Engine:
             expected = [
