@@ -7,7 +7,6 @@ import numpy as np
 from gateformer.compiler.codes import TYPES
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.quantized import (
-    Gain,
     QCopy,
     QGemm,
     QNorm,
@@ -21,11 +20,16 @@ from gateformer.spec.errors import DataError
 
 
 def run_quantized(
-    graph: QuantizedGraph, inputs: Mapping[str, np.ndarray], config: AcceleratorConfig
+    graph: QuantizedGraph,
+    inputs: Mapping[str, np.ndarray],
+    config: AcceleratorConfig,
+    length: int | None = None,
 ) -> dict[str, np.ndarray]:
     """All tensors of the graph, [rows, cols] in their integer types, from the INPUT tensors' codes.
 
-    A record tensor is int32 [rows, 2]: multiplier and selector. Elements that no operation writes
+    length: how many tokens count, all if None: softmax sees that many of its scores where they are
+    tokens. Rows and columns of tokens beyond it are computed all the same; the accelerator leaves
+    them out, and nothing of the others depends on them. A record tensor is int32 [rows, 2]: multiplier and selector. Elements that no operation writes
     are 0. Raises DataError for a missing, unknown or misshapen input and for codes that are no
     integers or out of range.
     """
@@ -38,7 +42,8 @@ def run_quantized(
             case QGemm():
                 _gemm(graph, op, tensors, config)
             case QSoftmax():
-                _softmax(op, tensors)
+                tokens = graph.tensors[op.source.tensor].col_tokens and length is not None
+                _softmax(op, tensors, min(op.source.cols, length) if tokens else op.source.cols)
             case QNorm():
                 _norm(op, tensors, config)
             case QCopy():
@@ -122,25 +127,18 @@ def _activate(parameters: np.ndarray, scaled: np.ndarray, config: AcceleratorCon
     return arithmetic.polynomial_gelu(code, bound, one, multiplier, selector, zero)
 
 
-def _softmax(op: QSoftmax, tensors: dict[str, np.ndarray]) -> None:
-    source, target = _at(tensors, op.source), _at(tensors, op.target)
-    for row, scores in enumerate(source):
-        bound = min(op.source.cols, op.bound + row * op.causal)
-        numerators, total = arithmetic.softmax_row(scores, bound, op.table)
-        target[row] = numerators
-        tensors[op.records][op.target.row + row] = arithmetic.reciprocal(op.numerator, total)
+def _softmax(op: QSoftmax, tensors: dict[str, np.ndarray], counted: int) -> None:
+    source = _at(tensors, op.source)
+    bounds = op.bound + np.arange(op.source.rows) * op.causal
+    numerators, totals = arithmetic.softmax_row(source, np.minimum(bounds, counted), op.table)
+    _at(tensors, op.target)[...] = numerators
+    records = tensors[op.records][op.target.row : op.target.row + op.target.rows]
+    records[:, 0], records[:, 1] = arithmetic.reciprocal(op.numerator, totals)
 
 
 def _norm(op: QNorm, tensors: dict[str, np.ndarray], config: AcceleratorConfig) -> None:
-    for row, codes in enumerate(_at(tensors, op.source)):
-        normalized = arithmetic.normalize_row(codes, op.epsilon)
-        _write_gain(tensors, op.int8, row, normalized, 8)
-        _write_gain(tensors, op.int16, row, normalized, config.residual_bits)
-
-
-def _write_gain(
-    tensors: dict[str, np.ndarray], gain: Gain | None, row: int, normalized: np.ndarray, bits: int
-) -> None:
-    if gain is not None:
-        values = arithmetic.gain(normalized, gain.gains, gain.biases, gain.shift, bits)
-        _at(tensors, gain.target)[row] = values
+    normalized = arithmetic.normalize_row(_at(tensors, op.source), op.epsilon)
+    for gain, bits in ((op.int8, 8), (op.int16, config.residual_bits)):
+        if gain is not None:
+            values = arithmetic.gain(normalized, gain.gains, gain.biases, gain.shift, bits)
+            _at(tensors, gain.target)[...] = values

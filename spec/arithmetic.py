@@ -66,36 +66,33 @@ def residual_add(value: Integers, residual: Integers, bits: int) -> Integers:
     return saturate(np.asarray(value, np.int64) + residual, bits)
 
 
-def softmax_row(scores: np.ndarray, bound: int, table: np.ndarray) -> tuple[np.ndarray, int]:
-    """Un-normalized softmax of one int8 row.
+def softmax_row(
+    scores: np.ndarray, bound: Integers, table: np.ndarray
+) -> tuple[np.ndarray, Integers]:
+    """Un-normalized softmax of int8 rows [..., n].
 
-    The first `bound` scores count; the numerators of the others are 0. table[d] is the numerator of
-    a score d below the largest, table[0] = 127. Returns (numerators int64, their sum); for bound 0
-    the sum is 0.
+    Of each row the first `bound` scores (one number, or one a row [...]) count; the numerators of
+    the others are 0. table[d] is the numerator of a score d below the largest, table[0] = 127.
+    Returns (numerators int64 [..., n], their sums int64 [...]); for bound 0 the sum is 0.
     """
-    numerators = np.zeros(len(scores), np.int64)
-    if bound > 0:
-        counted = scores[:bound].astype(np.int64)
-        numerators[:bound] = table[counted.max() - counted]
-    return numerators, int(numerators.sum())
+    wide = scores.astype(np.int64)
+    counts = np.arange(scores.shape[-1]) < np.asarray(bound)[..., None]
+    largest = np.max(wide, axis=-1, keepdims=True, where=counts, initial=-128)
+    numerators = np.where(counts, table[np.maximum(largest - wide, 0)], 0).astype(np.int64)
+    return numerators, numerators.sum(axis=-1)
 
 
-def reciprocal(numerator: int, total: int) -> tuple[int, int]:
-    """The scale record (multiplier, selector) of numerator / total * 2**-28.
+def reciprocal(numerator: int, total: Integers) -> tuple[Integers, Integers]:
+    """The scale records (multiplier, selector) of numerator / total * 2**-28.
 
-    numerator: 32 bits; total: the row's sum. The quotient is cut (not rounded), then as many groups
-    of 4 low bits are cut off as are needed for at most 16 bits, at most three groups; what is still
-    larger saturates to 65535. A sum of 0 gives (0, 3).
+    numerator: 32 bits; total: the rows' sums. The quotient is cut (not rounded), then as many
+    groups of 4 low bits are cut off as are needed for at most 16 bits, at most three groups; what
+    is still larger saturates to 65535. A sum of 0 gives (0, 3).
     """
-    if total == 0:
-        return 0, 3
-    quotient = numerator // total
-    for selector in (3, 2, 1, 0):
-        if quotient <= 65535:
-            return quotient, selector
-        if selector:
-            quotient >>= 4
-    return 65535, 0
+    sums = np.asarray(total, np.int64)
+    quotient = np.where(sums > 0, numerator // np.maximum(sums, 1), 0)
+    cut = sum((quotient >= np.int64(1) << bits).astype(np.int64) for bits in (16, 20, 24))
+    return np.minimum(quotient >> (4 * cut), 65535), 3 - cut
 
 
 def rsqrt_table() -> np.ndarray:
@@ -113,33 +110,37 @@ def rsqrt_table() -> np.ndarray:
 _RSQRT_TABLE = rsqrt_table()
 
 
-def rsqrt(value: int) -> tuple[int, int]:
-    """(r, e) with r * 2**-16 * 2**-e close to 1 / sqrt(value); value >= 1, r of at most 16 bits.
+def rsqrt(value: Integers) -> tuple[Integers, Integers]:
+    """(r, e) with r * 2**-16 * 2**-e close to 1 / sqrt(value); 1 <= value < 2**53, r of at most
+    16 bits.
 
     value = m * 4**e with m in [1, 4): the mantissa is cut to 16 bits (2 integer, 14 fractional),
     the table gives r0 from its 7 high bits, and one Newton step r = r0 * (3 - m * r0**2) / 2
     follows: t = (m * ((r0 * r0) >> 16)) >> 14 (16 fractional bits), r = (r0 * (3 * 2**16 - t)) >>
     17, limited to 65535.
     """
-    e = (value.bit_length() - 1) // 2
-    m = (value << 14) >> (2 * e)
-    r0 = int(_RSQRT_TABLE[m >> 9])
+    value = np.asarray(value, np.int64)
+    # float64 holds every integer below 2**53: its exponent is the bit length.
+    e = (np.frexp(value.astype(np.float64))[1].astype(np.int64) - 1) // 2
+    m = np.where(e <= 7, value << np.maximum(14 - 2 * e, 0), value >> np.maximum(2 * e - 14, 0))
+    r0 = _RSQRT_TABLE[m >> 9]
     t = (m * ((r0 * r0) >> 16)) >> 14
-    return min((r0 * (3 * 65536 - t)) >> 17, 65535), e
+    return np.minimum((r0 * (3 * 65536 - t)) >> 17, 65535), e
 
 
 def normalize_row(codes: np.ndarray, epsilon: int) -> np.ndarray:
-    """One LayerNorm row before gain and bias: int16 codes with NORM_FRACTION fractional bits.
+    """LayerNorm rows [..., C] before gain and bias: int16 codes with NORM_FRACTION fractional bits.
 
-    With C = len(codes), S = sum, Q = sum of squares: D = C * Q - S**2 + epsilon, at least 1;
+    With C columns, S = sum, Q = sum of squares: D = C * Q - S**2 + epsilon, at least 1;
     (r, e) = rsqrt(D). The shift from (C * x - S) * r to the result is s = 16 + e - NORM_FRACTION.
     To need only shifts by multiples of 4, r is first cut by f = s mod 4 bits:
     n = saturate16(round_shift((C * x - S) * (r >> f), s - f)).
     """
     x = codes.astype(np.int64)
-    count = len(x)
-    total, squares = int(x.sum()), int((x * x).sum())
-    r, e = rsqrt(max(count * squares - total * total + epsilon, 1))
+    count = x.shape[-1]
+    total = x.sum(axis=-1, keepdims=True)
+    squares = (x * x).sum(axis=-1, keepdims=True)
+    r, e = rsqrt(np.maximum(count * squares - total * total + epsilon, 1))
     s = 16 + e - NORM_FRACTION
     f = s % 4
     return saturate(round_shift((count * x - total) * (r >> f), s - f), 16)
