@@ -29,9 +29,9 @@ def run_quantized(
 
     length: how many tokens count, all if None: softmax sees that many of its scores where they are
     tokens. Rows and columns of tokens beyond it are computed all the same; the accelerator leaves
-    them out, and nothing of the others depends on them. A record tensor is int32 [rows, 2]: multiplier and selector. Elements that no operation writes
-    are 0. Raises DataError for a missing, unknown or misshapen input and for codes that are no
-    integers or out of range.
+    them out, and nothing of the others depends on them. A record tensor is int32 [rows, 2]:
+    multiplier and selector. Elements that no operation writes are 0. Raises DataError for a
+    missing, unknown or misshapen input and for codes that are no integers or out of range.
     """
     tensors = {tensor.name: _start(tensor, inputs) for tensor in graph.tensors.values()}
     unknown = sorted(set(inputs) - set(tensors))
