@@ -38,6 +38,8 @@ class QTensor:
     samples: int = 1
     """Samples of one batch: the rows (or, with col_tokens, the segments) fall into as many equal
     runs, one a sample."""
+    sample: int = 0
+    """The sample of the first of these runs: `sample` of the instructions that it cuts."""
 
 
 @dataclass(frozen=True)
