@@ -19,12 +19,16 @@ def _ignore(op: Gemm, stage: Stage, values: np.ndarray) -> None:
 
 
 def run_float(
-    graph: Graph, inputs: Mapping[str, np.ndarray], observe: Observer = _ignore
+    graph: Graph,
+    inputs: Mapping[str, np.ndarray],
+    observe: Observer = _ignore,
+    length: int | None = None,
 ) -> dict[str, np.ndarray]:
     """All tensors of the graph, float64 [rows, cols], from its INPUT tensors by name.
 
-    Elements that no operation writes are NaN. Raises DataError for a missing, unknown or misshapen
-    input.
+    Masks among the inputs are ignored: length says how many tokens count, None stands for all of
+    them. What is computed for tokens beyond has no meaning. Elements that no operation writes are
+    NaN. Raises DataError for a missing, unknown or misshapen input.
     """
     tensors: dict[str, np.ndarray] = {}
     for tensor in graph.tensors.values():
@@ -34,7 +38,7 @@ def run_float(
             tensors[tensor.name] = tensor.data
         else:
             tensors[tensor.name] = np.full((tensor.rows, tensor.cols), np.nan)
-    unknown = sorted(set(inputs) - set(tensors))
+    unknown = sorted(set(inputs) - set(tensors) - set(graph.masks))
     if unknown:
         raise DataError(f"the graph has no input tensor {unknown[0]!r}")
 
@@ -43,11 +47,16 @@ def run_float(
         return array[view.row : view.row + view.rows, view.col : view.col + view.cols]
 
     with np.errstate(invalid="ignore", over="ignore"):
-        _run(graph, at, observe)
+        _run(graph, at, observe, length)
     return tensors
 
 
-def _run(graph: Graph, at: Callable[[View], np.ndarray], observe: Observer) -> None:
+def _run(
+    graph: Graph,
+    at: Callable[[View], np.ndarray],
+    observe: Observer,
+    length: int | None,
+) -> None:
     for op in graph.operations:
         match op:
             case Gemm():
@@ -60,7 +69,8 @@ def _run(graph: Graph, at: Callable[[View], np.ndarray], observe: Observer) -> N
                     out = out + at(op.residual)
                 at(op.out)[...] = out
             case Softmax():
-                at(op.target)[...] = _softmax(at(op.source))
+                cut = length if graph.tensors[op.source.tensor].col_tokens else None
+                at(op.target)[...] = _softmax(at(op.source), cut)
             case Norm():
                 at(op.target)[...] = _norm(op, at(op.source))
             case Copy():
@@ -83,9 +93,13 @@ def _gemm(op: Gemm, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+def _softmax(scores: np.ndarray, length: int | None) -> np.ndarray:
+    """Of the first `length` columns; the others' share is 0."""
+    counting = scores[:, :length]
+    weights = np.exp(counting - counting.max(axis=1, keepdims=True))
+    result = np.zeros_like(scores)
+    result[:, :length] = weights / weights.sum(axis=1, keepdims=True)
+    return result
 
 
 def _norm(op: Norm, rows: np.ndarray) -> np.ndarray:

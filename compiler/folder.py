@@ -127,9 +127,12 @@ class HostModel:
             result[d.name] = layout_of(d, self.model.config).pack(codes)
         return result
 
-    def decode(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """From the bytes of every output matrix to the model's outputs (ONNX names)."""
-        feeds = {}
+    def decode(
+        self, outputs: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """From the bytes of every output matrix, and the sample that they were computed from, to
+        the model's outputs (ONNX names)."""
+        feeds = dict(sample)
         for d in self.model.image.outputs:
             codes = layout_of(d, self.model.config).unpack(outputs[d.name])
             feeds[d.name] = d.scale * (codes - d.zero)

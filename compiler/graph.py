@@ -120,8 +120,9 @@ class Host:
     """The host's share of a model, as two ONNX models that onnxruntime runs.
 
     before: from the model's inputs (their names and shapes) to the graph's INPUT tensors, float
-    matrices under the tensors' names. after: from the graph's OUTPUT tensors, float matrices under
-    their names, to the model's outputs.
+    matrices under the tensors' names, and to the graph's masks. after: from the graph's OUTPUT
+    tensors, float matrices under their names, and those of the model's inputs that it declares, to
+    the model's outputs.
     """
 
     before: onnx.ModelProto

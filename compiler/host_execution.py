@@ -32,8 +32,13 @@ class HostRunner:
         self._outputs = [value.name for value in model.graph.output]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The model's outputs by name. Raises DataError when it cannot run on these inputs."""
-        feeds = {name: np.asarray(array, self._types.get(name)) for name, array in inputs.items()}
+        """The model's outputs by name, from its inputs; other arrays are ignored. Raises DataError
+        when it cannot run on these inputs."""
+        feeds = {
+            name: np.asarray(inputs[name], kind)
+            for name, kind in self._types.items()
+            if name in inputs
+        }
         try:
             results = self._session.run(self._outputs, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base of its own

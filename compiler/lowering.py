@@ -12,6 +12,7 @@ from gateformer.compiler.lowering_context import ENGINE_OPERATORS, Context
 from gateformer.compiler.lowering_fusion import fuse
 from gateformer.compiler.lowering_host import HostModel
 from gateformer.compiler.lowering_layout import Layout
+from gateformer.compiler.lowering_masks import Mask, find_mask, refusal
 from gateformer.compiler.lowering_matrices import Ids, Input, Pool, Symbol, UnsupportedError
 from gateformer.compiler.lowering_operators import apply
 from gateformer.compiler.lowering_products import patch_elements
@@ -66,6 +67,10 @@ class _Lowering:
         self._host: list[HostOperation] = []
         self._inputs: dict[str, Ids] = {}
         self._dtypes: dict[str, np.dtype] = {}
+        self._masks: dict[tuple[str, bool], str] = {}
+        """The masks that the host computes: of each ONNX value, as it is or inverted, its name."""
+        self._again: set[str] = set()
+        """What the host computes before and needs afterwards."""
         self._late: dict[str, tuple[Ids, Node | None]] = {}
         """The tensors that the host reads afterwards."""
 
@@ -102,6 +107,15 @@ class _Lowering:
             return self._run_early(node, refused.reason if refused else BEFORE)
         if refused:
             return self._run_late(node, operands, refused, refused.reason)
+        mask = find_mask(
+            self._model,
+            node,
+            [isinstance(operand, Symbol) for operand in operands],
+            [isinstance(operand, np.ndarray) for operand in operands],
+        )
+        if mask is not None:
+            self._mask(node, mask)
+            return [operands[mask.scores]]
         context = Context(self._model, self._pool, node)
         if node.operator == "Conv" and isinstance(operands[0], _Early):
             operands[0] = self._patches(context, operands[0])
@@ -130,10 +144,28 @@ class _Lowering:
             elif isinstance(operand, Statistic):
                 raise UnsupportedError(operand.node, "no engine has this operator here")
             elif isinstance(operand, _Early):
-                raise ModelError(f"{cause} (and it needs {name!r} from before the accelerator)")
+                self._again.add(name)
         self._after.original(node.proto)
         self._host.append(HostOperation(node.name, node.operator, reason))
         return [_Late(name, cause) for name in node.outputs]
+
+    def _mask(self, node: Node, mask: Mask) -> None:
+        """Lets the host compute a mask."""
+        name = node.inputs[mask.mask]
+        if (name, mask.inverted) in self._masks:
+            return
+        value, target = self._model.values[name], name
+        if mask.inverted or name in self._model.inputs:
+            target = f"{name}/mask"
+            self._before.node("Not" if mask.inverted else "Identity", [name], target)
+        self._masks[name, mask.inverted] = target
+        probe = HostModel(self._model, "mask")
+        probe.repeat(self._before, [target])
+        probe.output(target, value.shape, value.dtype)
+        reason = refusal(probe.build())
+        if reason is not None:
+            raise UnsupportedError(node, reason)
+        self._before.output(target, value.shape, value.dtype)
 
     def _enter(self, operand: _Early) -> Ids:
         """The elements of a host tensor as a matrix that the accelerator reads."""
@@ -224,8 +256,10 @@ class _Lowering:
             elem = None if dtype == np.float32 else helper.np_dtype_to_tensor_dtype(dtype)
             size = tensor.rows * tensor.cols
             self._after.rearrange(tensor.name, elements, name, size=size, elem=elem, first=True)
+        self._after.repeat(self._before, self._again)
         for tensor in layout.tensors.values():
             if tensor.role == Role.OUTPUT:
                 self._after.input(tensor.name, (tensor.rows, tensor.cols), np.float32)
         host = Host(self._before.build(), self._after.build(), tuple(self._host))
-        return Graph(layout.tensors, tuple(layout.operations), host)
+        masks = tuple(self._masks.values())
+        return Graph(layout.tensors, tuple(layout.operations), host, masks)

@@ -6,6 +6,7 @@ from gateformer.compiler import importer
 from gateformer.compiler.activations import ACTIVATIONS
 from gateformer.compiler.lowering_context import Context, Result, operator
 from gateformer.compiler.lowering_elementwise import add, affine, elementwise, trace
+from gateformer.compiler.lowering_masks import constant_mask, feeds_softmax
 from gateformer.compiler.lowering_matrices import Ids, Normalization, Symbol, UnsupportedError
 from gateformer.compiler.lowering_statistics import Operand, Statistic, combine
 
@@ -56,11 +57,22 @@ def _binary(context: Context, inputs: list[Operand]) -> Result:
     left, right = inputs
     if isinstance(left, Statistic) or isinstance(right, Statistic):
         return _with_statistic(context, left, right)
+    for constant in (left, right):
+        if isinstance(constant, np.ndarray) and context.node.operator == "Add":
+            _check_bias(context, constant)
     if isinstance(right, np.ndarray):
         return Symbol(_with_constant(context, context.symbol(left), right.astype(np.float64)))
     if isinstance(left, np.ndarray):
         return Symbol(_constant_first(context, left.astype(np.float64), context.symbol(right)))
     return _of_two(context, context.symbol(left), context.symbol(right))
+
+
+def _check_bias(context: Context, array: np.ndarray) -> None:
+    """Refuses constants that differ from key to key in front of a softmax."""
+    if array.ndim and array.shape[-1] > 1 and feeds_softmax(context.model, context.node):
+        reason = constant_mask(array)
+        if reason is not None:
+            raise context.unsupported(reason)
 
 
 def _with_statistic(context: Context, left: Operand, right: Operand) -> Result:

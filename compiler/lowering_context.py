@@ -9,7 +9,7 @@ from gateformer.compiler.importer import ImportedModel, Node
 from gateformer.compiler.lowering_matrices import Ids, Pool, Symbol, UnsupportedError
 from gateformer.compiler.lowering_statistics import Operand, Statistic
 
-Result = Symbol | Statistic
+Result = Symbol | Statistic | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ MOVEMENT = frozenset(
     }
 )
 """Operators that only move elements."""
+TRANSPARENT = MOVEMENT | {"Cast", "Dropout", "Identity"}
+"""Operators whose results are elements of their input."""
 
 
 def operator(*names: str) -> Callable[[Handler], Handler]:
@@ -86,3 +88,20 @@ def operator(*names: str) -> Callable[[Handler], Handler]:
         return handler
 
     return register
+
+
+def readers(
+    model: ImportedModel, name: str, through: frozenset[str] = TRANSPARENT
+) -> list[Node] | None:
+    """The nodes that read a value, looking through some operators; None where the model's outputs
+    do."""
+    names = {name}
+    found = []
+    for node in model.nodes:
+        if names.isdisjoint(node.inputs):
+            continue
+        if node.operator in through:
+            names |= set(node.outputs)
+        else:
+            found.append(node)
+    return found if names.isdisjoint(model.outputs) else None

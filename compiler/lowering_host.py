@@ -33,6 +33,21 @@ class HostModel:
         """A node of the model as it is."""
         self._nodes.append(proto)
 
+    def repeat(self, other: "HostModel", names: Iterable[str]) -> None:
+        """Computes what another host model computes under these names, before all else here."""
+        needed = set(names)
+        nodes = []
+        for proto in reversed(other._nodes):
+            if not needed.isdisjoint(proto.output):
+                nodes.append(proto)
+                needed.update(proto.input)
+        self._first = [*reversed(nodes), *self._first]
+        self._constants |= other._constants
+        for name in self._model.inputs:
+            if name in needed:
+                value = self._model.values[name]
+                self.input(name, value.shape, value.dtype)
+
     def constant(self, array: np.ndarray) -> str:
         """The name of a new constant."""
         self._fresh += 1

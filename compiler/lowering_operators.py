@@ -10,8 +10,11 @@ from gateformer.compiler import (  # noqa: F401 - they register their handlers
     lowering_rows,
 )
 from gateformer.compiler.lowering_context import HANDLERS, MOVEMENT, Context, Result, operator
+from gateformer.compiler.lowering_masks import constant_mask, feeds_softmax
 from gateformer.compiler.lowering_matrices import Symbol
 from gateformer.compiler.lowering_statistics import Operand, Statistic
+
+NO_CHOICE = "no engine chooses between elements"
 
 
 def apply(context: Context, inputs: list[Operand]) -> list[Result]:
@@ -48,6 +51,22 @@ def _identity(context: Context, inputs: list[Operand]) -> Result:
     if isinstance(training, np.ndarray) and training.any():
         raise context.unsupported("it is in training mode; export the model for inference")
     return Symbol(context.symbol(inputs[0]))
+
+
+@operator("Where")
+def _where(context: Context, inputs: list[Operand]) -> Result:
+    """Takes one operand whole; masks of attention scores are found before."""
+    condition = inputs[0]
+    if not isinstance(condition, np.ndarray):
+        raise context.unsupported(NO_CHOICE)
+    chosen = 1 if condition.all() else 2
+    if condition.any() and not condition.all():
+        if feeds_softmax(context.model, context.node):
+            counts = condition if isinstance(inputs[1], Symbol) else ~condition
+            raise context.unsupported(constant_mask(counts) or NO_CHOICE)
+        raise context.unsupported(NO_CHOICE)
+    shape = context.model.values[context.name].shape
+    return Symbol(np.broadcast_to(context.symbol(inputs[chosen]), shape))
 
 
 @operator("Cast")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gateformer.compiler.lowering_arithmetic import apply_function, normalize
-from gateformer.compiler.lowering_context import MOVEMENT, Context, Result, operator
+from gateformer.compiler.lowering_context import TRANSPARENT, Context, Result, operator, readers
 from gateformer.compiler.lowering_matrices import Ids, Pooled, SoftmaxRows, Symbol
 from gateformer.compiler.lowering_statistics import Operand, combine
 
@@ -26,21 +26,19 @@ def _softmax(context: Context, inputs: list[Operand]) -> Result:
 
 
 def _feeds_products(context: Context) -> bool:
-    """Whether all that reads the node, beyond mere movement, are products of two tensors."""
-    model = context.model
-    names = {context.name}
-    if names & set(model.outputs):
-        return False
-    for node in model.nodes:
-        if not names & set(node.inputs):
-            continue
-        if node.operator in MOVEMENT | {"Identity", "Dropout", "Cast"}:
-            names |= set(node.outputs)
-            if names & set(model.outputs):
-                return False
-        elif node.operator != "MatMul":
-            return False
-    return True
+    """Whether all that reads the node, beyond movement and a replacement of NaN, are products."""
+    found = readers(context.model, context.name, TRANSPARENT | {"IsNaN", "Where"})
+    return found is not None and all(node.operator == "MatMul" for node in found)
+
+
+@operator("IsNaN")
+def _is_nan(context: Context, inputs: list[Operand]) -> Result:
+    """False for softmaxes: at least one token always counts."""
+    ids = context.symbol(inputs[0])
+    matrices = context.pool.sources(ids)
+    if not all(isinstance(matrix.definition, SoftmaxRows) for matrix in matrices):
+        raise context.unsupported("no engine has this operator")
+    return np.zeros(ids.shape, bool)
 
 
 @operator("LayerNormalization")

@@ -161,7 +161,7 @@ def simulate(
             expected = _run(golden, model, codes)
             outputs = _outputs(golden, model)
             if machine is None:
-                yield SampleResult(host.decode(outputs))
+                yield SampleResult(host.decode(outputs, sample))
                 continue
             begin = time.perf_counter()
             digests = _run(machine, model, codes)
@@ -171,7 +171,11 @@ def simulate(
                 np.array_equal(seen[name], outputs[name]) for name in outputs
             )
             yield SampleResult(
-                host.decode(seen), machine.machine.cycles, same, machine.machine.counters(), seconds
+                host.decode(seen, sample),
+                machine.machine.cycles,
+                same,
+                machine.machine.counters(),
+                seconds,
             )
 
 

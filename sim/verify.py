@@ -91,7 +91,7 @@ class Verifier:
         for sample in self.samples:
             tensors = run_float(graph, self.host.run(sample))
             names = [t.name for t in graph.tensors.values() if t.role is Role.OUTPUT]
-            outputs.append(self.after.run({n: tensors[n] for n in names}))
+            outputs.append(self.after.run({**sample, **{n: tensors[n] for n in names}}))
         return outputs
 
     def _float(self, name: str, outputs: list[dict[str, np.ndarray]]) -> str:
@@ -115,7 +115,7 @@ class Verifier:
             tensors = run_quantized(graph, self._codes(sample), self.config)
             self.integers.append(tensors)
             outputs = {t.name: dequantize(t, tensors[t.name]) for t in self._tensors(Role.OUTPUT)}
-            for key, got in self.after.run(outputs).items():
+            for key, got in self.after.run({**sample, **outputs}).items():
                 noise += float(np.square(got - expected[key]).sum())
                 signal += float(np.square(expected[key]).sum())
         decibels = 10 * np.log10(signal / max(noise, 1e-30))
