@@ -1,42 +1,55 @@
 """ONNX file -> frozen node records with folded constants and known shapes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, TypeProto, helper, numpy_helper
-from onnx.external_data_helper import load_external_data_for_model
-from onnx.inliner import inline_local_functions
-from onnx.reference import ReferenceEvaluator
+from onnx import TypeProto, helper
 
+from gateformer.compiler.importer_branches import branch
+from gateformer.compiler.importer_file import captured, read_file, with_weights
+from gateformer.compiler.importer_folding import check_size, evaluate, fold, infer
+from gateformer.compiler.importer_inputs import input_types
+from gateformer.compiler.importer_node import Node, record
 from gateformer.spec.errors import ModelError
 
-OPSETS = range(13, 22)
-DOMAINS = ("", "ai.onnx")
+__all__ = ["ImportedModel", "Node", "Value", "evaluate", "import_model", "reference"]
+
 RANDOM = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"}
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
 )
-SMALL = 4096
-"""Constants of at most this many elements take part in shape inference."""
+LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
+MASKING = frozenset(
+    {
+        "Add",
+        "Clip",
+        "Concat",
+        "Equal",
+        "Expand",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Max",
+        "Min",
+        "Where",
+    }
+)
+"""Operators that may read infinity: masks are added, selected and compared."""
 
-
-@dataclass(frozen=True)
-class Node:
-    """One operator of the model. name is unique; proto is what the host runs."""
-
-    name: str
-    operator: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    proto: onnx.NodeProto = field(compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return f"node {self.name!r} (operator {self.operator!r})"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,8 @@ class ImportedModel:
     """A model without anything that can be computed in advance.
 
     nodes: in an order in which they run, only those an output depends on. constants: every constant
-    tensor by name. values: every other tensor by name. inputs, outputs: names.
+    tensor by name. values: every other tensor by name. inputs, outputs: names. No tensor is of
+    another float type than float32.
     """
 
     name: str
@@ -65,213 +79,131 @@ class ImportedModel:
 
 
 def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ImportedModel:
-    """Reads an ONNX file. shapes: the shape of each input that has dynamic dimensions.
+    """Reads an ONNX file.
 
-    Raises ModelError when the file is missing, is not a valid ONNX model, has an unsupported opset
-    or domain, lacks its external data, has a dimension without a value, a batch other than 1, or
-    weights that are not finite.
+    shapes: shapes of inputs that have open dimensions; a named dimension is the same in all inputs.
+    Raises ModelError when the file is missing or damaged, is not a valid ONNX model, has an
+    unsupported opset, domain or kind of tensor, lacks some of its weights, has a dimension without
+    a value, a batch other than 1, weights that are not finite, or tensors beyond all memory.
     """
-    proto, opset = _check(_load(path), path)
-    graph = proto.graph
-    types = _input_types(graph, dict(shapes or {}))
-    constants: dict[str, np.ndarray] = {}
-    for tensor in graph.initializer:
-        constants[tensor.name] = _finite(numpy_helper.to_array(tensor), f"weight {tensor.name!r}")
-    inputs = tuple(name for name in types if name not in constants)
-    nodes: list[Node] = []
-    taken: set[str] = set()
-    for index, node_proto in enumerate(graph.node):
-        node = _record(node_proto, index, taken)
-        if all(name in constants for name in node.inputs if name) and node.operator not in RANDOM:
-            for name, array in zip(node.outputs, _evaluate(node, constants, opset), strict=False):
-                constants[name] = _finite(array, f"constant of {node}")
-        elif node.operator == "Shape":
-            constants[node.outputs[0]] = _shape_of(node, types[node.inputs[0]])
-        else:
-            types.update(_infer(node, types, constants, opset))
-            nodes.append(node)
+    file = read_file(path)
+    graph = file.model.graph
+    types = input_types(graph, shapes or {}, file.weights)
+    inputs = tuple(types)
     outputs = tuple(value.name for value in graph.output)
-    kept = _live(nodes, outputs)
-    used = {name for node in kept for name in node.inputs} | set(outputs)
+    folding = _Folding(file.opset, types, dict(file.weights))
+    folding.run(_live(graph.node, outputs, captured, lambda node: node.output), outputs)
+    nodes = tuple(_live(folding.nodes, outputs, lambda node: node.inputs, lambda n: n.outputs))
+    used = {name for node in nodes for name in node.inputs} | set(outputs)
+    constants = {name: array for name, array in folding.constants.items() if name in used}
+    for name, array in constants.items():
+        _check_finite(array, folding.origin.get(name, f"weight {name!r}"), name, nodes)
     return ImportedModel(
         name=graph.name or path.stem,
-        opset=opset,
-        nodes=kept,
-        constants={name: array for name, array in constants.items() if name in used},
+        opset=file.opset,
+        nodes=nodes,
+        constants=constants,
         values={name: _value(kind) for name, kind in types.items() if name not in constants},
         inputs=inputs,
         outputs=outputs,
     )
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"cannot read model file {path}: {error.strerror}") from None
-    except (DecodeError, ValueError, RecursionError):
-        raise ModelError(f"{path} is not an ONNX file") from None
-    if not model.graph.node or not model.opset_import:
-        raise ModelError(f"{path} is not an ONNX file: it holds no graph")
-    try:
-        load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(
-            f"{path}: the external data of its weights cannot be read: {_first_line(error)}"
-        ) from None
-    return model
+def reference(path: Path) -> str | bytes:
+    """What onnxruntime runs to tell what the imported model should compute: the file, or where it
+    holds other float types the same model in float32."""
+    file = read_file(path)
+    return with_weights(file) if file.converted else str(path)
 
 
-def _check(model: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, int]:
-    """The valid model without local functions, and its opset of ai.onnx."""
-    try:
-        if model.functions:
-            model = inline_local_functions(model)
-        onnx.checker.check_model(model)
-        error = None
-    except Exception as caught:  # raised from C++ under several types
-        error = caught
-    opset = _opset(model, path)
-    for index, node in enumerate(model.graph.node):
-        label = f"node {node.name or f'{node.op_type}_{index}'!r} (operator {node.op_type!r})"
-        if node.domain not in DOMAINS:
-            raise ModelError(
-                f"{label}: no engine runs operators of domain {node.domain!r}; "
-                "export the model with standard ONNX operators"
-            )
-        if not onnx.defs.has(node.op_type, opset, ""):
-            raise ModelError(f"{label}: no engine has this operator, nor has opset {opset}")
-    if error is not None:
-        raise ModelError(f"{path} is not a valid ONNX model: {_first_line(error)}")
-    return model, opset
+class _Folding:
+    """Goes through a graph once; computes what is constant and infers the rest.
 
+    types: of the inputs; those of all values that are not constant are added. constants: the
+    weights; constants that only constants depend on are dropped as soon as they are used up.
+    """
 
-def _opset(model: onnx.ModelProto, path: Path) -> int:
-    versions = {item.domain: item.version for item in model.opset_import}
-    opset = versions.get("", versions.get("ai.onnx", 0))
-    if opset not in OPSETS:
-        raise ModelError(
-            f"{path} uses opset {opset}: {OPSETS[0]} to {OPSETS[-1]} are supported; "
-            "export it again, opset 17 is best"
-        )
-    return opset
+    def __init__(
+        self, opset: int, types: dict[str, TypeProto], constants: dict[str, np.ndarray]
+    ) -> None:
+        self._opset = opset
+        self._types = types
+        self._taken: set[str] = set()
+        self._readers: Counter[str] = Counter()
+        self.constants = constants
+        self.nodes: list[Node] = []
+        self.origin: dict[str, str] = {}
+        """Of each computed constant: what to call it in messages."""
 
+    def run(self, protos: list[onnx.NodeProto], outputs: tuple[str, ...]) -> None:
+        for proto in protos:
+            self._readers.update(captured(proto))
+        self._readers.update(outputs)
+        index = 0
+        waiting = protos[::-1]
+        while waiting:
+            node = record(waiting.pop(), index, self._taken)
+            index += 1
+            if node.operator == "If":
+                inner = branch(node, self._condition(node))
+                for proto in inner:
+                    self._readers.update(captured(proto))
+                waiting += inner[::-1]
+            else:
+                self._node(node)
 
-def _input_types(
-    graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]
-) -> dict[str, TypeProto]:
-    """The type of every input, with the dimensions that `shapes` gives."""
-    weights = {tensor.name for tensor in graph.initializer}
-    types: dict[str, TypeProto] = {}
-    for value in graph.input:
-        if value.name in weights:
-            continue
-        if not value.type.HasField("tensor_type"):
-            raise ModelError(f"input {value.name!r} is no tensor")
-        tensor_type = value.type.tensor_type
-        given = shapes.pop(value.name, None)
-        declared = [
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
-            for dim in tensor_type.shape.dim
-        ]
-        if not tensor_type.HasField("shape"):
-            declared = ["?"] * len(given or ())
-        shape = _resolve(value.name, declared, given)
-        integer = tensor_type.elem_type in (TensorProto.INT32, TensorProto.INT64)
-        if shape and shape[0] != 1 and (len(shape) >= 3 or integer):
-            raise ModelError(
-                f"input {value.name!r} has shape {list(shape)}: the batch (first axis) must be 1"
-            )
-        types[value.name] = helper.make_tensor_type_proto(tensor_type.elem_type, shape)
-    if shapes:
-        raise ModelError(
-            f"a shape is given for {next(iter(shapes))!r}, but the inputs are "
-            f"{', '.join(repr(name) for name in types)}"
-        )
-    return types
+    def _condition(self, node: Node) -> bool:
+        condition = self.constants.get(node.inputs[0])
+        if condition is None or condition.size != 1:
+            raise ModelError(f"{node}: no engine branches, and its condition depends on the input")
+        return bool(condition.reshape(()))
 
-
-def _resolve(
-    name: str, declared: list[int | str], given: tuple[int, ...] | None
-) -> tuple[int, ...]:
-    if given is None:
-        for axis, dim in enumerate(declared):
-            if not isinstance(dim, int) or dim <= 0:
-                raise ModelError(
-                    f"input {name!r} has the dynamic dimension {dim!r}, axis {axis}: give its shape"
-                )
-        return tuple(int(dim) for dim in declared)
-    fits = len(given) == len(declared) and all(
-        size > 0 and (size == dim or not isinstance(dim, int))
-        for size, dim in zip(given, declared, strict=True)
-    )
-    if not fits:
-        raise ModelError(f"input {name!r} is {declared}: the shape {list(given)} does not fit it")
-    return tuple(int(size) for size in given)
-
-
-def _record(proto: onnx.NodeProto, index: int, taken: set[str]) -> Node:
-    name = proto.name or f"{proto.op_type}_{index}"
-    while name in taken:
-        name += "'"
-    taken.add(name)
-    return Node(
-        name=name,
-        operator=proto.op_type,
-        inputs=tuple(proto.input),
-        outputs=tuple(proto.output),
-        attributes={a.name: helper.get_attribute_value(a) for a in proto.attribute},
-        proto=proto,
-    )
-
-
-def evaluate(node: Node, inputs: Mapping[str, np.ndarray], opset: int) -> list[np.ndarray]:
-    """The node's outputs for arrays, by ONNX's reference implementation."""
-    feeds = {name: inputs[name] for name in node.inputs if name}
-    return list(ReferenceEvaluator(node.proto, opsets={"": opset}).run(None, feeds))
-
-
-def _evaluate(node: Node, inputs: Mapping[str, np.ndarray], opset: int) -> list[np.ndarray]:
-    try:
-        return [np.asarray(array) for array in evaluate(node, inputs, opset)]
-    except Exception as error:  # the reference implementation raises whatever it likes
-        raise ModelError(f"{node} cannot be computed in advance: {_first_line(error)}") from None
-
-
-def _shape_of(node: Node, kind: TypeProto) -> np.ndarray:
-    start, end = node.attributes.get("start", 0), node.attributes.get("end")
-    return np.array(_value(kind).shape[start:end], np.int64)
-
-
-def _infer(
-    node: Node, types: Mapping[str, TypeProto], constants: Mapping[str, np.ndarray], opset: int
-) -> dict[str, TypeProto]:
-    """The types of the node's outputs; every dimension must come out."""
-    known: dict[str, TypeProto] = {}
-    data: dict[str, TensorProto] = {}
-    for name in filter(None, node.inputs):
-        if name in constants:
-            array = constants[name]
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            known[name] = helper.make_tensor_type_proto(kind, array.shape)
-            if array.size <= SMALL:
-                data[name] = numpy_helper.from_array(array, name)
-        elif name in types:
-            known[name] = types[name]
+    def _node(self, node: Node) -> None:
+        if node.operator in LOOPS:
+            raise ModelError(f"{node}: no engine loops; export the model with its loops unrolled")
+        training = node.attributes.get("training_mode") or self._trains(node)
+        if node.operator in RANDOM or training:
+            raise ModelError(f"{node}: it is for training; export the model in evaluation mode")
+        if all(name in self.constants for name in node.inputs if name):
+            for name, array in zip(
+                node.outputs, fold(node, self.constants, self._opset), strict=False
+            ):
+                self.constants[name] = array
+                self.origin[name] = f"constant of {node}"
+            self._release(node)
+        elif node.operator in ("Shape", "Size"):
+            name = node.outputs[0]
+            self.constants[name] = _measure(node, self._types)
+            self.origin[name] = f"constant of {node}"
         else:
-            raise ModelError(f"{node} reads {name!r}, which nothing computes")
-    try:
-        schema = onnx.defs.get_schema(node.operator, opset, "")
-        inferred = onnx.shape_inference.infer_node_outputs(
-            schema, node.proto, known, data, opset_imports=[helper.make_opsetid("", opset)]
-        )
-    except Exception as error:  # raised from C++ under several types
-        raise ModelError(f"{node}: its output shape is unknown: {_first_line(error)}") from None
-    for name in filter(None, node.outputs):
-        dims = inferred[name].tensor_type.shape.dim if name in inferred else None
-        if dims is None or not all(dim.HasField("dim_value") for dim in dims):
-            raise ModelError(f"{node}: its output shape depends on data")
-    return inferred
+            kinds = infer(node, self._types, self.constants, self._opset)
+            for kind in kinds.values():
+                check_size(node, kind)
+            self._types.update(kinds)
+            self.nodes.append(node)
+
+    def _trains(self, node: Node) -> bool:
+        if node.operator != "Dropout" or len(node.inputs) < 3 or not node.inputs[2]:
+            return False
+        mode = self.constants.get(node.inputs[2])
+        return mode is None or bool(mode.any())
+
+    def _release(self, node: Node) -> None:
+        """Drops constants that nothing else reads."""
+        for name in set(node.inputs) - {""}:
+            self._readers[name] -= 1
+            if not self._readers[name]:
+                del self.constants[name]
+
+
+def _measure(node: Node, types: Mapping[str, TypeProto]) -> np.ndarray:
+    if node.inputs[0] not in types:
+        raise ModelError(f"{node} reads {node.inputs[0]!r}, which nothing computes")
+    shape = _value(types[node.inputs[0]]).shape
+    if node.operator == "Size":
+        return np.array(np.prod(shape, dtype=np.int64))
+    start, end = node.attributes.get("start", 0), node.attributes.get("end")
+    return np.array(shape[start:end], np.int64)
 
 
 def _value(kind: TypeProto) -> Value:
@@ -282,21 +214,25 @@ def _value(kind: TypeProto) -> Value:
     )
 
 
-def _finite(array: np.ndarray, what: str) -> np.ndarray:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+def _check_finite(array: np.ndarray, what: str, name: str, nodes: tuple[Node, ...]) -> None:
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    readers = {node.operator for node in nodes if name in node.inputs}
+    if np.isnan(array).any() or not readers <= MASKING:
         raise ModelError(f"{what} holds NaN or infinity")
-    return array
 
 
-def _live(nodes: list[Node], outputs: tuple[str, ...]) -> tuple[Node, ...]:
+def _live(
+    nodes: Sequence[T],
+    outputs: Iterable[str],
+    reads: Callable[[T], Iterable[str]],
+    makes: Callable[[T], Iterable[str]],
+) -> list[T]:
+    """The nodes that the outputs depend on."""
     needed = set(outputs)
     kept = []
     for node in reversed(nodes):
-        if needed & set(node.outputs):
+        if needed.intersection(makes(node)):
             kept.append(node)
-            needed |= set(node.inputs)
-    return tuple(reversed(kept))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            needed.update(reads(node))
+    return kept[::-1]
