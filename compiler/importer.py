@@ -17,7 +17,7 @@ from gateformer.compiler.importer_inputs import input_types
 from gateformer.compiler.importer_node import Node, record
 from gateformer.spec.errors import ModelError
 
-__all__ = ["ImportedModel", "Node", "Value", "evaluate", "import_model", "reference"]
+__all__ = ["ImportedModel", "Node", "Value", "evaluate", "float_reference", "import_model"]
 
 RANDOM = frozenset(
     {
@@ -109,7 +109,7 @@ def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
     )
 
 
-def reference(path: Path) -> str | bytes:
+def float_reference(path: Path) -> str | bytes:
     """What onnxruntime runs to tell what the imported model should compute: the file, or where it
     holds other float types the same model in float32."""
     file = read_file(path)

@@ -10,7 +10,7 @@ from gateformer.compiler.codes import dequantize, quantize_input
 from gateformer.compiler.float_execution import run_float
 from gateformer.compiler.graph import Graph, Role
 from gateformer.compiler.host_execution import HostRunner
-from gateformer.compiler.importer import ImportedModel, evaluate, reference
+from gateformer.compiler.importer import ImportedModel, evaluate, float_reference
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
@@ -79,7 +79,7 @@ class Verifier:
         types = {name: model.values[name].dtype for name in model.inputs}
         arrays = load_samples(self.calibration, shapes)
         session = onnxruntime.InferenceSession(
-            reference(self.path), providers=["CPUExecutionProvider"]
+            float_reference(self.path), providers=["CPUExecutionProvider"]
         )
         for sample in split_samples(arrays)[:SAMPLES]:
             feeds = {name: array.astype(types[name]) for name, array in sample.items()}
