@@ -70,9 +70,18 @@ def infer(
             raise ModelError(f"{node} reads {name!r}, which nothing computes")
     try:
         schema = onnx.defs.get_schema(node.operator, opset, "")
-        inferred = onnx.shape_inference.infer_node_outputs(
-            schema, node.proto, known, data, opset_imports=[helper.make_opsetid("", opset)]
-        )
+        opsets = [helper.make_opsetid("", opset)]
+        if schema.has_type_and_shape_inference_function:
+            inferred = onnx.shape_inference.infer_node_outputs(
+                schema, node.proto, known, data, opset_imports=opsets
+            )
+        else:  # an operator that its opset defines by others
+            inputs = [helper.make_value_info(name, kind) for name, kind in known.items()]
+            outputs = [helper.make_empty_tensor_value_info(name) for name in node.outputs]
+            graph = helper.make_graph([node.proto], "node", inputs, outputs)
+            model = helper.make_model(graph, opset_imports=opsets)
+            values = onnx.shape_inference.infer_shapes(model).graph.output
+            inferred = {value.name: value.type for value in values}
     except Exception as error:  # raised from C++ under several types
         raise ModelError(f"{node}: its output shape is unknown: {first_line(error)}") from None
     for name in filter(None, node.outputs):
