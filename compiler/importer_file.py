@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.inliner import inline_local_functions
@@ -55,7 +56,7 @@ def read_file(path: Path) -> ModelFile:
     _check_operators(model.graph, opset)
     _sort(model.graph)
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_with_shapes(model))
     except Exception as error:  # raised from C++ under several types
         raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
     converted |= to_float32(model.graph)
@@ -117,7 +118,30 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is not an ONNX file, or is cut off") from None
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} is not an ONNX file: it holds no graph")
+    if not _is_text(model):
+        raise ModelError(f"{path} is damaged: a name in it is not UTF-8")
     return model
+
+
+def _is_text(message: Message) -> bool:
+    """Whether all strings are valid: protobuf hands out others as bytes."""
+    if isinstance(message, TensorProto):
+        # Its other fields are numbers, and reading them would copy them.
+        strings = [
+            message.name,
+            *(text for e in message.external_data for text in (e.key, e.value)),
+        ]
+        return all(isinstance(text, str) for text in strings)
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if not all(isinstance(text, str) for text in texts):
+                return False
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            messages = [value] if isinstance(value, Message) else value
+            if not all(_is_text(inner) for inner in messages):
+                return False
+    return True
 
 
 def _weights(model: onnx.ModelProto, path: Path) -> tuple[dict[str, np.ndarray], bool]:
@@ -168,6 +192,21 @@ def _without_weights(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> 
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         small.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
     return small
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, any shape in place of those that its outputs lack: exporters leave them out where
+    they branch, onnxruntime does not mind, and the importer infers them all."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graphs = [copy.graph]
+    while graphs:
+        graph = graphs.pop()
+        for value in graph.output:
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.shape.SetInParent()
+        graphs += [inner for node in graph.node for inner in subgraphs(node)]
+    return copy
 
 
 def _opset(model: onnx.ModelProto, path: Path) -> int:
