@@ -7,7 +7,7 @@ from typing import Any
 from gateformer.cli.options import add_config
 from gateformer.spec.configs import find_config
 
-PASSES = ("import", "lower", "quantize", "plan", "schedule", "synchronize", "encode")
+PASSES = ("import", "lower", "quantize", "batch", "plan", "schedule", "synchronize", "encode")
 """The compiler's passes in order."""
 
 
@@ -47,6 +47,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="NAME=1,37",
         help="the shape of an input that the file leaves open",
     )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="B",
+        help="samples that run together and share one pass over the weights",
+    )
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="result")
     parser.add_argument(
         "--stop-after",
@@ -85,7 +92,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             if verifier is not None:
                 console.print(verifier.check(name, result))
 
-        options = Options(dict(arguments.shape), arguments.stop_after, observe)
+        options = Options(
+            dict(arguments.shape),
+            samples=arguments.batch,
+            stop_after=arguments.stop_after,
+            observe=observe,
+        )
         compiled = compile(arguments.model, arguments.calibration, config, options)
         if compiled is None:
             console.print(f"stopped after {arguments.stop_after}, nothing written")

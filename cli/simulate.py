@@ -20,6 +20,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--input", type=Path, required=True, metavar="IN.npz", help="the samples")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT.npz", help="the results")
     parser.add_argument("--engine", choices=("rtl", "golden"), default="rtl", help="what runs")
+    parser.add_argument(
+        "--length",
+        type=int,
+        metavar="L",
+        help="run only the first L tokens of every sample (masks may leave fewer)",
+    )
     parser.add_argument("--trace", type=Path, metavar="FILE.fst", help="all signals of the RTL run")
     return parser
 
@@ -40,29 +46,33 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         require_writable(arguments.trace)
     console = Console()
     with task_progress(console, "simulating", len(samples)) as (advance, note):
-        results = []
+        runs = []
         for result in simulate(
-            model, samples, engine=arguments.engine, trace=arguments.trace, progress=note
+            model,
+            samples,
+            engine=arguments.engine,
+            length=arguments.length,
+            trace=arguments.trace,
+            progress=note,
         ):
-            results.append(result)
-            advance()
-    names = results[0].outputs
-    arrays = {name: np.stack([r.outputs[name] for r in results]) for name in names}
+            runs.append(result)
+            for _ in result.outputs:
+                advance()
+    outputs = [sample for result in runs for sample in result.outputs]
+    arrays = {name: np.stack([sample[name] for sample in outputs]) for name in outputs[0]}
     write_bytes(arguments.output, lambda file: np.savez(file, allow_pickle=False, **arrays))
-    answer: dict[str, Any] = {"samples": len(results), "model_macs": model.image.model_macs}
+    answer: dict[str, Any] = {"samples": len(outputs), "macs": sum(r.macs for r in runs)}
     if arguments.engine == "rtl":
-        cycles = [r.cycles for r in results if r.cycles is not None]
+        cycles = [r.cycles for r in runs if r.cycles is not None]
         answer |= {
             "cycles": cycles,
-            "utilization": utilization(
-                model.config, model.image.model_macs * len(cycles), sum(cycles)
-            ),
-            "bit_exact": all(r.bit_exact for r in results),
-            "stalls": stalls_by_engine(results[-1].counters),
+            "utilization": utilization(model.config, answer["macs"], sum(cycles)),
+            "bit_exact": all(r.bit_exact for r in runs),
+            "stalls": stalls_by_engine(runs[-1].counters),
         }
         exact = "bit-exact" if answer["bit_exact"] else "NOT equal to the golden model"
         console.print(
-            f"{len(results)} samples, {exact}, {cycles[-1]} cycles, array busy "
+            f"{len(outputs)} samples, {exact}, {cycles[-1]} cycles, array busy "
             f"{100 * answer['utilization']:.1f} %"
         )
     console.print(f"outputs in {arguments.output}")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateformer.compiler import plan as planning
+from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.schedule import Schedule, minimum_staging, schedule
@@ -17,19 +18,28 @@ PassObserver = Callable[[str, Any], None]
 
 
 def compile_quantized(
-    graph: QuantizedGraph, config: AcceleratorConfig, *, observe: PassObserver = lambda *_: None
+    graph: QuantizedGraph,
+    config: AcceleratorConfig,
+    *,
+    samples: int = 1,
+    observe: PassObserver = lambda *_: None,
 ) -> ProgramImage:
-    """The back end: plans memory, tiles, schedules, synchronizes and encodes an integer graph.
+    """The back end: batches, plans memory, tiles, schedules, synchronizes and encodes an integer
+    graph of one sample, for `samples` samples that run together.
 
-    Raises CapacityError when the graph does not fit the config.
+    Raises CapacityError when the graph does not fit the config, ConfigError when the batch does
+    not.
     """
+    macs_of_length = graph.macs_of_length()
+    graph = batch(graph, samples, config)
+    observe("batch", graph)
     plan = planning.plan_memory(graph, config, minimum_staging(graph, config))
     observe("plan", plan)
     scheduled = schedule(graph, config, plan)
     observe("schedule", scheduled)
     program = synchronize(config, scheduled.instructions)
     observe("synchronize", program)
-    image = _image(graph, config, plan, scheduled, tuple(program))
+    image = _image(graph, config, plan, scheduled, tuple(program), macs_of_length)
     observe("encode", image)
     return image
 
@@ -40,6 +50,7 @@ def _image(
     plan: planning.Plan,
     scheduled: Schedule,
     program: tuple[Instruction, ...],
+    macs_of_length: tuple[int, int, int],
 ) -> ProgramImage:
     data = bytes(scheduled.constants.content)
     data += bytes(-len(data) % max(config.word_bytes, 32))
@@ -52,7 +63,10 @@ def _image(
         window_bytes=-(-end // config.burst_bytes) * config.burst_bytes,
         inputs=_descriptors(graph, config, plan, Role.INPUT),
         outputs=_descriptors(graph, config, plan, Role.OUTPUT),
-        model_macs=graph.macs,
+        macs_of_length=macs_of_length,
+        samples=graph.samples,
+        tokens=graph.tokens,
+        least_tokens=graph.least_tokens,
     )
 
 
@@ -83,4 +97,7 @@ def _descriptor(tensor: QTensor, config: AcceleratorConfig, plan: planning.Plan)
         zero=tensor.zero,
         space="dram" if in_dram else "local",
         address=address,
+        samples=tensor.samples,
+        row_token=tensor.row_token,
+        col_tokens=tensor.col_tokens,
     )

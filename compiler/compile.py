@@ -1,6 +1,6 @@
 """The compiler: a list of named passes from an ONNX file to a program.
 
-The passes are import, lower, quantize, plan, schedule, synchronize and encode.
+The passes are import, lower, quantize, batch, plan, schedule, synchronize and encode.
 """
 
 import hashlib
@@ -27,9 +27,10 @@ class Stopped(Exception):  # noqa: N818 - no error: the caller asked for it
 @dataclass(frozen=True)
 class Options:
     """shapes: a shape for each model input with dynamic dimensions. stop_after: a pass of PASSES,
-    or None. observe: called after each pass with its name and result."""
+    or None. samples: of a batch. observe: called after each pass with its name and result."""
 
     shapes: Mapping[str, tuple[int, ...]]
+    samples: int = 1
     stop_after: str | None = None
     observe: Callable[[str, Any], None] = lambda *_: None
 
@@ -69,7 +70,7 @@ def _compile(
     samples = load_samples(calibration, input_shapes(graph.host.before))
     quantized = quantize(graph, config, samples)
     after("quantize", quantized)
-    image = compile_quantized(quantized, config, observe=after)
+    image = compile_quantized(quantized, config, samples=options.samples, observe=after)
     record = {
         "gateformer": version("gateformer"),
         "model": model.name,

@@ -3,32 +3,22 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from gateformer.compiler.codes import encode as codes_of
-from gateformer.compiler.host_execution import HostRunner
-from gateformer.compiler.layout import Layout
+from gateformer.compiler.host_model import HostModel
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import GateformerError, ImageError
-from gateformer.spec.image import Descriptor, ProgramImage
+from gateformer.spec.image import ProgramImage
 
 PROGRAM = "program.bin"
 BEFORE = "host_before.onnx"
 AFTER = "host_after.onnx"
 CONFIG = "config.json"
 RECORD = "model.json"
-
-
-def layout_of(descriptor: Descriptor, config: AcceleratorConfig) -> Layout:
-    """How a described matrix lies in the words of a config's memory."""
-    d = descriptor
-    return Layout(d.rows, d.cols // d.segment, d.segment, d.kind, config.word_bytes)
 
 
 @dataclass(frozen=True)
@@ -91,8 +81,8 @@ class CompiledModel:
             raise ImageError(f"{directory} holds a damaged host model or record: {error}") from None
         return cls(config, image, before, after, record)
 
-    def host(self) -> "HostModel":
-        return HostModel(self)
+    def host(self) -> HostModel:
+        return HostModel(self.config, self.image, self.before, self.after)
 
 
 def _replaceable(directory: Path) -> None:
@@ -102,41 +92,6 @@ def _replaceable(directory: Path) -> None:
         raise GateformerError(
             f"{directory} exists and is no compiled model: name another folder or remove it"
         )
-
-
-class HostModel:
-    """The host's share of a compiled model: between float arrays and codes in memory."""
-
-    def __init__(self, model: CompiledModel) -> None:
-        self.model = model
-        self._before = HostRunner(model.before)
-        self._after = HostRunner(model.after)
-
-    @property
-    def inputs(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the model's inputs."""
-        return input_shapes(self.model.before)
-
-    def encode(self, sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """From one sample (ONNX names, float) to the bytes of every input matrix."""
-        matrices = self._before.run(sample)
-        result = {}
-        for d in self.model.image.inputs:
-            bits = 8 if d.kind == "int8" else self.model.config.residual_bits
-            codes = codes_of(matrices[d.name], d.scale, d.zero, bits)
-            result[d.name] = layout_of(d, self.model.config).pack(codes)
-        return result
-
-    def decode(
-        self, outputs: Mapping[str, np.ndarray], sample: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """From the bytes of every output matrix, and the sample that they were computed from, to
-        the model's outputs (ONNX names)."""
-        feeds = dict(sample)
-        for d in self.model.image.outputs:
-            codes = layout_of(d, self.model.config).unpack(outputs[d.name])
-            feeds[d.name] = d.scale * (codes - d.zero)
-        return self._after.run(feeds)
 
 
 def input_shapes(before: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -29,7 +29,7 @@ class HostRunner:
             for value in model.graph.input
         }
         """Names and shapes of the model's inputs."""
-        self._outputs = [value.name for value in model.graph.output]
+        self.outputs = [value.name for value in model.graph.output]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The model's outputs by name, from its inputs; other arrays are ignored. Raises DataError
@@ -40,7 +40,7 @@ class HostRunner:
             if name in inputs
         }
         try:
-            results = self._session.run(self._outputs, feeds)
+            results = self._session.run(self.outputs, feeds)
         except Exception as error:  # onnxruntime's exceptions share no base of its own
             raise DataError(f"the host part does not run: {str(error).splitlines()[0]}") from None
-        return dict(zip(self._outputs, results, strict=True))
+        return dict(zip(self.outputs, results, strict=True))

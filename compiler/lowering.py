@@ -17,6 +17,7 @@ from gateformer.compiler.lowering_matrices import Ids, Input, Pool, Symbol, Unsu
 from gateformer.compiler.lowering_operators import apply
 from gateformer.compiler.lowering_products import patch_elements
 from gateformer.compiler.lowering_statistics import Operand, Statistic
+from gateformer.compiler.token_axes import mark_tokens
 from gateformer.spec.errors import ModelError
 
 BEFORE = "it comes before the first product"
@@ -48,7 +49,7 @@ def lower(model: ImportedModel) -> Graph:
     refused: dict[str, UnsupportedError] = {}
     while True:
         try:
-            return _Lowering(model, refused).run()
+            return mark_tokens(_Lowering(model, refused).run())
         except UnsupportedError as error:
             if error.node.name in refused:
                 raise

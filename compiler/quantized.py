@@ -3,6 +3,7 @@
 `sim/golden_graph.py` executes it; the schedule executes it in tiles; both give the same integers.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -124,11 +125,13 @@ QOperation = QGemm | QSoftmax | QNorm | QCopy
 @dataclass(frozen=True)
 class QuantizedGraph:
     """Operations in an order in which they can run. tokens: the most tokens of an input, None where
-    no runtime length can cut the graph."""
+    no runtime length can cut the graph; least_tokens: the fewest. samples: of the batch."""
 
     tensors: dict[str, QTensor]
     operations: tuple[QOperation, ...]
     tokens: int | None = None
+    least_tokens: int = 1
+    samples: int = 1
 
     @property
     def macs(self) -> int:
@@ -136,3 +139,28 @@ class QuantizedGraph:
         return sum(
             op.a.rows * op.b.rows * op.a.cols for op in self.operations if isinstance(op, QGemm)
         )
+
+    def macs_of_length(self) -> tuple[int, int, int]:
+        """(c0, c1, c2): with `length` tokens c0 + c1 * length + c2 * length**2 of `macs` remain,
+        for a graph of one sample. No product has tokens on all three axes."""
+        if self.tokens is None:
+            return self.macs, 0, 0
+        here, next_, after = (self._macs_beyond(more) for more in range(3))
+        square = (after - 2 * next_ + here) // 2
+        linear = next_ - here - square * (2 * self.tokens + 1)
+        return here - linear * self.tokens - square * self.tokens**2, linear, square
+
+    def _macs_beyond(self, more: int) -> int:
+        """Multiply-accumulates if every input had `more` tokens more."""
+        total = 0
+        for op in self.operations:
+            if isinstance(op, QGemm):
+                rows = (view.rows + more * self._cut(view) for view in (op.a, op.b))
+                k = op.a.cols + more * self.tensors[op.a.tensor].col_tokens
+                total += math.prod((*rows, k))
+        return total
+
+    def _cut(self, view: View) -> bool:
+        """Whether a runtime length cuts the rows of a view: those that reach the last token."""
+        first = self.tensors[view.tensor].row_token
+        return first is not None and first + view.row + view.rows == self.tokens

@@ -44,9 +44,10 @@ def _length(name: str, mask: np.ndarray) -> int:
                 "ones to scores, which no engine does"
             )
         rows = kept
-    length = int(rows[0].sum())
+    # Queries that do not count may see anything, or nothing.
+    length = int(rows.sum(axis=1).max())
     queries = rows.reshape(-1, *mask.shape[-2:])[:, :length] if mask.ndim > 1 else rows[None]
-    if not rows[0, :length].all() or not np.all(queries == rows[0]):
+    if not np.all(queries == (np.arange(rows.shape[1]) < length)):
         raise DataError(
             f"the attention mask {name!r} is not the same run of leading ones for every query: "
             "put padding behind the tokens (padding on the left and holes cannot run)"

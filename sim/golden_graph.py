@@ -1,6 +1,6 @@
 """Executes the integer graph: integers in, integers out, exactly what the accelerator computes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,15 +23,15 @@ def run_quantized(
     graph: QuantizedGraph,
     inputs: Mapping[str, np.ndarray],
     config: AcceleratorConfig,
-    length: int | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> dict[str, np.ndarray]:
     """All tensors of the graph, [rows, cols] in their integer types, from the INPUT tensors' codes.
 
-    length: how many tokens count, all if None: softmax sees that many of its scores where they are
-    tokens. Rows and columns of tokens beyond it are computed all the same; the accelerator leaves
-    them out, and nothing of the others depends on them. A record tensor is int32 [rows, 2]:
-    multiplier and selector. Elements that no operation writes are 0. Raises DataError for a
-    missing, unknown or misshapen input and for codes that are no integers or out of range.
+    lengths: how many tokens of each sample count, all if None: softmax sees that many of its scores
+    where they are tokens. Rows and columns of tokens beyond are computed all the same; the
+    accelerator leaves them out, and nothing of the others depends on them. A record tensor is int32
+    [rows, 2]: multiplier and selector. Elements that no operation writes are 0. Raises DataError
+    for a missing, unknown or misshapen input and for codes that are no integers or out of range.
     """
     tensors = {tensor.name: _start(tensor, inputs) for tensor in graph.tensors.values()}
     unknown = sorted(set(inputs) - set(tensors))
@@ -42,8 +42,9 @@ def run_quantized(
             case QGemm():
                 _gemm(graph, op, tensors, config)
             case QSoftmax():
-                tokens = graph.tensors[op.source.tensor].col_tokens and length is not None
-                _softmax(op, tensors, min(op.source.cols, length) if tokens else op.source.cols)
+                source = graph.tensors[op.source.tensor]
+                cut = source.col_tokens and lengths is not None
+                _softmax(op, tensors, lengths[source.sample] if cut else op.source.cols)
             case QNorm():
                 _norm(op, tensors, config)
             case QCopy():

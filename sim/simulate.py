@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from gateformer.compiler.folder import CompiledModel, layout_of
+from gateformer.compiler.folder import CompiledModel
+from gateformer.compiler.host_model import Batch, Sample, layout_of
 from gateformer.sim import rtl
 from gateformer.sim.golden_program import GoldenMachine
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
@@ -18,7 +19,6 @@ from gateformer.spec.isa import Engine
 from gateformer.spec.registers import Counter, Register, length_word
 
 Digests = dict[Engine, list[int]]
-Sample = dict[str, np.ndarray]
 
 BUILD = Path("build/rtl")
 """Where compiled simulations are kept, relative to the working directory."""
@@ -93,11 +93,13 @@ class RtlRunner:
 
 
 @dataclass(frozen=True)
-class SampleResult:
-    """One sample's outputs (ONNX names, float32); for RTL the cycles, whether every instruction's
-    writes equal the golden model's, the performance counters, and how long the simulation took."""
+class RunResult:
+    """One run of the program: the outputs (ONNX names, float32) of each sample of the batch and the
+    multiply-accumulates that they took; for RTL the cycles, whether every instruction's writes
+    equal the golden model's, the performance counters, and how long the simulation took."""
 
-    outputs: Sample
+    outputs: tuple[Sample, ...]
+    macs: int
     cycles: int | None = None
     bit_exact: bool | None = None
     counters: dict[Counter, int] = field(default_factory=dict)
@@ -114,10 +116,11 @@ def _bytes(model: CompiledModel, descriptor: Descriptor) -> int:
     return layout_of(descriptor, model.config).words * model.config.word_bytes
 
 
-def _run(machine: Machine, model: CompiledModel, codes: dict[str, np.ndarray]) -> Digests:
+def _run(machine: Machine, model: CompiledModel, batch: Batch) -> Digests:
     for descriptor in model.image.inputs:
-        content = codes[descriptor.name].tobytes()
+        content = batch.content[descriptor.name].tobytes()
         machine.write(descriptor.space, descriptor.address, content)
+    machine.set_lengths(batch.lengths)
     return machine.start()
 
 
@@ -127,56 +130,55 @@ def _outputs(machine: Machine, model: CompiledModel) -> dict[str, np.ndarray]:
 
 def simulate(
     model: CompiledModel,
-    samples: list[Sample],
+    samples: Sequence[Sample],
     *,
     engine: Literal["rtl", "golden"] = "rtl",
+    length: int | None = None,
     trace: Path | None = None,
     build: Path = BUILD,
     stalls: tuple[int, int] = (0, 0),
     progress: Callable[[str], None] = lambda _: None,
-) -> Iterator[SampleResult]:
-    """Runs samples one after another and yields each one's result.
+) -> Iterator[RunResult]:
+    """Runs samples batch by batch and yields each run's result.
 
     samples: float arrays by ONNX input name. engine "golden" is the integer model in numpy; "rtl"
     is the generated Verilog in Verilator, with every instruction's writes compared with golden's.
-    trace: an FST file with all signals of the RTL run. build: where the compiled simulation is
-    kept. stalls: random
-    stalls of (DRAM, local memory) in 256ths of all cycles. progress: told what takes long. Raises
-    ToolError when the simulation cannot be built, RunError when the accelerator stops with an
-    error.
+    length: how many tokens of each sample count, at most. trace: an FST file with all signals of
+    the RTL run. build: where the compiled simulation is kept. stalls: random stalls of (DRAM, local
+    memory) in 256ths of all cycles. progress: told what takes long. Raises DataError for a mask or
+    a length that the model cannot run with, ToolError when the simulation cannot be built, RunError
+    when the accelerator stops with an error.
     """
-    host = model.host()
-    golden = GoldenRunner(model.config, model.image)
-    load(golden, model.config, model.image)
+    host, image = model.host(), model.image
+    golden = GoldenRunner(model.config, image)
+    load(golden, model.config, image)
     with ExitStack() as stack:
         machine: RtlRunner | None = None
         if engine == "rtl":
             program = rtl.build(model.config, build, trace=trace is not None, progress=progress)
             running = stack.enter_context(rtl.RtlMachine(program, model.config, trace))
             running.set_stalls(*stalls)
-            machine = RtlRunner(running, model.image)
-            load(machine, model.config, model.image)
-        for sample in samples:
-            codes = host.encode(sample)
-            expected = _run(golden, model, codes)
+            machine = RtlRunner(running, image)
+            load(machine, model.config, image)
+        for first in range(0, len(samples), image.samples):
+            part = samples[first : first + image.samples]
+            batch = host.encode(part, length)
+            macs = image.macs([min(n, image.tokens or 1) for n in batch.lengths[: len(part)]])
+            expected = _run(golden, model, batch)
             outputs = _outputs(golden, model)
             if machine is None:
-                yield SampleResult(host.decode(outputs, sample))
+                yield RunResult(tuple(host.decode(outputs, part, batch.lengths)), macs)
                 continue
             begin = time.perf_counter()
-            digests = _run(machine, model, codes)
+            digests = _run(machine, model, batch)
             seconds = time.perf_counter() - begin
             seen = _outputs(machine, model)
             same = digests == expected and all(
                 np.array_equal(seen[name], outputs[name]) for name in outputs
             )
-            yield SampleResult(
-                host.decode(seen, sample),
-                machine.machine.cycles,
-                same,
-                machine.machine.counters(),
-                seconds,
-            )
+            decoded = tuple(host.decode(seen, part, batch.lengths))
+            cycles, counters = machine.machine.cycles, machine.machine.counters()
+            yield RunResult(decoded, macs, cycles, same, counters, seconds)
 
 
 def utilization(config: AcceleratorConfig, macs: int, cycles: int) -> float:

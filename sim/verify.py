@@ -14,11 +14,12 @@ from gateformer.compiler.importer import ImportedModel, evaluate, float_referenc
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
+from gateformer.compiler.runtime_length import length_of
 from gateformer.compiler.samples import load_samples, split_samples
 from gateformer.compiler.schedule import Schedule
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.sim.golden_program import GoldenMachine
-from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import GateformerError
 from gateformer.spec.image import ProgramImage
 from gateformer.spec.isa import Instruction
@@ -45,6 +46,8 @@ class Verifier:
         self.host: HostRunner | None = None
         self.after: HostRunner | None = None
         self.graph: QuantizedGraph | None = None
+        self.lengths: list[int | None] = []
+        """The runtime length of every sample."""
         self.integers: list[dict[str, np.ndarray]] = []
         self.plan: Plan | None = None
         self.scheduled: Schedule | None = None
@@ -91,7 +94,11 @@ class Verifier:
         self.host, self.after = HostRunner(graph.host.before), HostRunner(graph.host.after)
         outputs = []
         for sample in self.samples:
-            tensors = run_float(graph, self.host.run(sample))
+            values = self.host.run(sample)
+            masks = {mask: values[mask] for mask in graph.masks}
+            length = length_of(masks, graph.tokens, graph.least_tokens) if graph.tokens else None
+            self.lengths.append(length)
+            tensors = run_float(graph, values, length=length)
             names = [t.name for t in graph.tensors.values() if t.role is Role.OUTPUT]
             outputs.append(self.after.run({**sample, **{n: tensors[n] for n in names}}))
         return outputs
@@ -110,28 +117,68 @@ class Verifier:
         return f"equals onnxruntime to {worst:.1e} of the largest output"
 
     def _quantized(self, graph: QuantizedGraph) -> str:
+        """Compares the graph of one sample with float, that of a batch with the one of a sample."""
         assert self.host is not None and self.after is not None
+        if self.graph is not None:
+            return self._batched(graph)
         self.graph = graph
         noise = signal = 0.0
-        for sample, expected in zip(self.samples, self.expected, strict=True):
-            tensors = run_quantized(graph, self._codes(sample), self.config)
-            self.integers.append(tensors)
-            outputs = {t.name: dequantize(t, tensors[t.name]) for t in self._tensors(Role.OUTPUT)}
+        for i, (sample, expected) in enumerate(zip(self.samples, self.expected, strict=True)):
+            tensors = run_quantized(graph, self._codes([i]), self.config, self._lengths([i]))
+            self.integers.append({t.name: tensors[t.name] for t in _outputs(graph)})
+            outputs = {t.name: dequantize(t, tensors[t.name]) for t in _outputs(graph)}
             for key, got in self.after.run({**sample, **outputs}).items():
                 noise += float(np.square(got - expected[key]).sum())
                 signal += float(np.square(expected[key]).sum())
         decibels = 10 * np.log10(signal / max(noise, 1e-30))
         return f"signal-to-noise ratio to float {decibels:.1f} dB"
 
-    def _tensors(self, role: Role) -> list[QTensor]:
-        assert self.graph is not None
-        return [t for t in self.graph.tensors.values() if t.role is role]
+    def _batched(self, graph: QuantizedGraph) -> str:
+        self.graph = graph
+        if graph.samples == 1:
+            return "one sample, nothing to do"
+        for part in self._batches():
+            lengths = self._lengths(part)
+            tensors = run_quantized(graph, self._codes(part), self.config, lengths)
+            self._compare("batch", {t.name: tensors[t.name] for t in _outputs(graph)}, part)
+        return f"every output of {graph.samples} samples equals the integer graph of one"
 
-    def _codes(self, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        assert self.host is not None
-        values = self.host.run(sample)
+    def _batches(self) -> list[list[int]]:
+        """The samples that run together; the first one fills up the last batch."""
+        assert self.graph is not None
+        count, size = len(self.samples), self.graph.samples
+        numbers = [*range(count), *[0] * (-count % size)]
+        return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+
+    def _lengths(self, part: list[int]) -> list[int]:
+        assert self.graph is not None
+        return [self.lengths[i] or SIZE_LIMIT for i in part]
+
+    def _compare(self, name: str, outputs: dict[str, np.ndarray], part: list[int]) -> None:
+        """Raises VerifyError where a token that counts differs from the integer graph."""
+        assert self.graph is not None
+        for tensor in _outputs(self.graph):
+            parts = outputs[tensor.name].reshape(tensor.samples, -1, tensor.cols)
+            for got, i in zip(parts, part, strict=True):
+                expected, length = self.integers[i][tensor.name], self._lengths([i])[0]
+                rows = len(got) if tensor.row_token is None else max(length - tensor.row_token, 0)
+                cols = length if tensor.col_tokens else tensor.cols
+                if not np.array_equal(got[:rows, :cols], expected[:rows, :cols]):
+                    raise VerifyError(
+                        f"after pass {name!r} output {tensor.name!r} differs from the integer "
+                        "graph: please report this model"
+                    )
+
+    def _codes(self, part: list[int]) -> dict[str, np.ndarray]:
+        """The codes of the input tensors for samples that run together."""
+        assert self.host is not None and self.graph is not None
+        values = [self.host.run(self.samples[i]) for i in part]
+        tensors = [t for t in self.graph.tensors.values() if t.role is Role.INPUT]
         bits = self.config.residual_bits
-        return {t.name: quantize_input(t, values[t.name], bits) for t in self._tensors(Role.INPUT)}
+        return {
+            t.name: quantize_input(t, np.concatenate([v[t.name] for v in values]), bits)
+            for t in tensors
+        }
 
     def _program(self, name: str, instructions: list[Instruction]) -> str:
         assert self.plan is not None and self.scheduled is not None and self.graph is not None
@@ -141,20 +188,18 @@ class Verifier:
         machine = GoldenMachine(config, np.zeros(0 if config.dram == "none" else end, np.uint8))
         memory = machine.local if config.dram == "none" else machine.dram
         memory[constants.base : end] = data
-        for sample, integers in zip(self.samples, self.integers, strict=True):
-            codes = self._codes(sample)
-            for tensor in self._tensors(Role.INPUT):
+        for part in self._batches():
+            for tensor_name, codes in self._codes(part).items():
+                tensor = self.graph.tensors[tensor_name]
                 block = self._block(machine, tensor)
-                block[:] = Layout.of(tensor, config.word_bytes).pack(codes[tensor.name])
+                block[:] = Layout.of(tensor, config.word_bytes).pack(codes)
+            machine.lengths[: len(part)] = self._lengths(part)
             machine.run(tuple(instructions))
-            for tensor in self._tensors(Role.OUTPUT):
-                layout = Layout.of(tensor, config.word_bytes)
-                got = layout.unpack(self._block(machine, tensor).copy())
-                if not np.array_equal(got, integers[tensor.name]):
-                    raise VerifyError(
-                        f"after pass {name!r} output {tensor.name!r} differs from the integer "
-                        "graph: please report this model"
-                    )
+            outputs = {
+                t.name: Layout.of(t, config.word_bytes).unpack(self._block(machine, t).copy())
+                for t in _outputs(self.graph)
+            }
+            self._compare(name, outputs, part)
         return "every output equals the integer graph"
 
     def _block(self, machine: GoldenMachine, tensor: QTensor) -> np.ndarray:
@@ -165,6 +210,10 @@ class Verifier:
             return machine.dram[start : start + size]
         start = self.plan.local[tensor.name].address * self.config.word_bytes
         return machine.local[start : start + size]
+
+
+def _outputs(graph: QuantizedGraph) -> list[QTensor]:
+    return [t for t in graph.tensors.values() if t.role is Role.OUTPUT]
 
 
 def _run_nodes(model: ImportedModel, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

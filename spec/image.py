@@ -7,6 +7,7 @@ everything behind the header's checksum field.
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from gateformer.spec.errors import ImageError
 from gateformer.spec.isa import WORDS, Instruction
 
 MAGIC = b"GFPI"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _HEADER = struct.Struct("<4sIIIIII")
 """Magic, format version, checksum, config hash, bytes of: description, data, instructions."""
 _CHECKED = 12
@@ -41,6 +42,12 @@ class Descriptor:
     zero: int
     space: Literal["dram", "local"]
     address: int
+    samples: int = 1
+    """The rows fall into as many equal runs, one a sample of the batch."""
+    row_token: int | None = None
+    """The token that a sample's row 0 stands for, where a runtime length cuts the rows."""
+    col_tokens: bool = False
+    """Whether a runtime length cuts the columns."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,11 @@ class ProgramImage:
     """A program, its constants, and where its inputs and outputs lie.
 
     The data and, behind it, the instructions go to `data_address` (bytes, in DRAM or, without DRAM,
-    in local memory). window_bytes: DRAM that the program uses. model_macs: multiply-accumulates of
-    the model's own products.
+    in local memory). window_bytes: DRAM that the program uses. samples: how many make a batch.
+    tokens: the most that a sample can have, and what its runtime length is without a shorter one;
+    None where no runtime length cuts the program. least_tokens: the fewest. macs_of_length: the
+    multiply-accumulates of the model's own products for a sample of n tokens, as the coefficients
+    of 1, n and n**2.
     """
 
     config_hash: int
@@ -59,7 +69,20 @@ class ProgramImage:
     window_bytes: int
     inputs: tuple[Descriptor, ...]
     outputs: tuple[Descriptor, ...]
-    model_macs: int
+    macs_of_length: tuple[int, int, int]
+    samples: int = 1
+    tokens: int | None = None
+    least_tokens: int = 1
+
+    @property
+    def model_macs(self) -> int:
+        """Multiply-accumulates of a whole batch at full length."""
+        return self.macs([self.tokens or 1] * self.samples)
+
+    def macs(self, lengths: Sequence[int]) -> int:
+        """Multiply-accumulates of the model's own products for samples of these lengths."""
+        constant, linear, square = self.macs_of_length
+        return sum(constant + linear * n + square * n**2 for n in lengths if n)
 
     @property
     def program_address(self) -> int:
@@ -82,7 +105,10 @@ class ProgramImage:
             {
                 "data_address": self.data_address,
                 "window_bytes": self.window_bytes,
-                "model_macs": self.model_macs,
+                "macs_of_length": self.macs_of_length,
+                "samples": self.samples,
+                "tokens": self.tokens,
+                "least_tokens": self.least_tokens,
                 "inputs": [asdict(d) for d in self.inputs],
                 "outputs": [asdict(d) for d in self.outputs],
             },
@@ -136,5 +162,8 @@ class ProgramImage:
             window_bytes=record["window_bytes"],
             inputs=tuple(Descriptor(**d) for d in record["inputs"]),
             outputs=tuple(Descriptor(**d) for d in record["outputs"]),
-            model_macs=record["model_macs"],
+            macs_of_length=tuple(record["macs_of_length"]),
+            samples=record["samples"],
+            tokens=record["tokens"],
+            least_tokens=record["least_tokens"],
         )

@@ -65,7 +65,7 @@ class Demo:
         classes = []
         samples = [{"image": image[None]} for image in self.images]
         for result in simulate(self.model, samples, engine="golden"):
-            classes.append(int(result.outputs["logits"].argmax()))
+            classes.append(int(result.outputs[0]["logits"].argmax()))
             advance()
         return np.array(classes)
 
@@ -79,7 +79,7 @@ class Demo:
             yield Answer(
                 self.images[index, 0],
                 int(self.labels[index]),
-                int(result.outputs["logits"].argmax()),
+                int(result.outputs[0]["logits"].argmax()),
                 int(golden[index]),
                 result.cycles,
                 bool(result.bit_exact),

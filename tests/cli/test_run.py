@@ -71,7 +71,7 @@ def test_simulate(work):
     answer = json.loads((work / "rtl.json").read_text())
     assert answer["bit_exact"] is True
     assert answer["samples"] == len(answer["cycles"]) == 5
-    share = answer["model_macs"] * 5 / (ONE_PORT.macs * sum(answer["cycles"]))
+    share = answer["macs"] / (ONE_PORT.macs * sum(answer["cycles"]))
     assert answer["utilization"] == pytest.approx(share)
     assert {"busy", "wait_a", "wait_b", "wait_drain"} <= set(answer["stalls"]["array"])
     predicted = json.loads((work / "compile.json").read_text())["predicted_cycles"]

@@ -9,7 +9,7 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, RisingEdge
 
-from gateformer.compiler.folder import layout_of
+from gateformer.compiler.host_model import layout_of
 from gateformer.sim.simulate import GoldenRunner, load
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.image import ProgramImage

@@ -10,7 +10,7 @@ import pytest
 from configs import ALONE, CLASSICAL, FLASH, LARGE, ONE_PORT
 
 from gateformer.compiler.backend import compile_quantized
-from gateformer.compiler.folder import layout_of
+from gateformer.compiler.host_model import layout_of
 from gateformer.examples.digits.demo import Demo
 from gateformer.sim import rtl
 from gateformer.sim.bench import run_bench
@@ -73,7 +73,7 @@ def test_digits(config):
     for index, result in enumerate(simulate(demo.model, samples)):
         assert result.bit_exact
         if config.gelu == "table":
-            assert result.outputs["logits"].argmax() == expected[index]
+            assert result.outputs[0]["logits"].argmax() == expected[index]
 
 
 def test_stalls_change_cycles_and_nothing_else():
@@ -97,7 +97,7 @@ def test_a_large_product_keeps_the_array_busy():
 
 
 def program_of(*instructions):
-    return ProgramImage(ONE_PORT.hash, 0, b"", instructions, 65536, (), (), 0)
+    return ProgramImage(ONE_PORT.hash, 0, b"", instructions, 65536, (), (), (0, 0, 0))
 
 
 HALT = instruction(Opcode.HALT)

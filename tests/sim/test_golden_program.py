@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gateformer.compiler.backend import compile_quantized
-from gateformer.compiler.folder import layout_of
+from gateformer.compiler.host_model import layout_of
 from gateformer.compiler.graph import Role
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.sim.golden_program import GoldenMachine

@@ -18,14 +18,19 @@ IMAGE = ProgramImage(
     ),
     window_bytes=1024,
     inputs=(Descriptor("x", 2, 8, 8, "int8", 0.5, -3, "dram", 0),),
-    outputs=(Descriptor("y", 2, 8, 4, "int16", 0.25, 0, "dram", 64),),
-    model_macs=123,
+    outputs=(Descriptor("y", 2, 8, 4, "int16", 0.25, 0, "dram", 64, 2, 0, True),),
+    macs_of_length=(5, 30, 2),
+    samples=2,
+    tokens=9,
+    least_tokens=3,
 )
 
 
 def test_round_trip():
     assert ProgramImage.from_bytes(IMAGE.to_bytes()) == IMAGE
     assert IMAGE.program_address == 320
+    assert IMAGE.macs([9, 0]) == 5 + 9 * 30 + 81 * 2
+    assert IMAGE.model_macs == 2 * IMAGE.macs([9])
 
 
 def test_every_flipped_bit_is_noticed():
