@@ -7,10 +7,11 @@ BIN := .venv/bin
 ROOMS := spec hw compiler sim boards cli examples
 TYPED := $(ROOMS:%=build/typing/gateformer/%)
 
-.PHONY: help venv demo test lint types ci clean
+.PHONY: help venv demo minilm test lint types ci clean
 
 help:
 	@echo "make demo   install, then run the digits model on the generated accelerator"
+	@echo "make minilm compile and run a pretrained sentence encoder (installs torch)"
 	@echo "make test   run every test"
 	@echo "make lint   check style (ruff)"
 	@echo "make types  check types (mypy)"
@@ -22,6 +23,9 @@ venv: .venv/installed
 
 demo: .venv/installed
 	$(BIN)/gateformer demo
+
+minilm: .venv/installed-minilm
+	$(BIN)/python -m gateformer.examples.minilm.demo
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n $(WORKERS)
