@@ -11,6 +11,7 @@ import onnx
 from onnx import TypeProto, helper
 
 from gateformer.compiler.importer_branches import branch
+from gateformer.compiler.importer_checks import check_operands
 from gateformer.compiler.importer_file import captured, read_file, with_weights
 from gateformer.compiler.importer_folding import check_size, evaluate, fold, infer
 from gateformer.compiler.importer_inputs import input_types
@@ -179,8 +180,17 @@ class _Folding:
             kinds = infer(node, self._types, self.constants, self._opset)
             for kind in kinds.values():
                 check_size(node, kind)
+            shapes = [self._shape(name) for name in node.inputs]
+            result = _value(next(iter(kinds.values()))).shape
+            check_operands(node, shapes, result, self.constants)
             self._types.update(kinds)
             self.nodes.append(node)
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        if not name:
+            return None
+        constant = self.constants.get(name)
+        return _value(self._types[name]).shape if constant is None else constant.shape
 
     def _trains(self, node: Node) -> bool:
         if node.operator != "Dropout" or len(node.inputs) < 3 or not node.inputs[2]:

@@ -111,8 +111,8 @@ def too_large(node: Node, size: int) -> ModelError:
 
 def _check_range(node: Node, constants: Mapping[str, np.ndarray]) -> None:
     """onnx's shape inference overflows on large ranges of floats."""
-    if node.operator == "Range":
-        start, limit, delta = (float(constants[name].reshape(())) for name in node.inputs)
+    if node.operator == "Range" and all(constants[name].size == 1 for name in node.inputs):
+        start, limit, delta = (float(constants[name].flat[0]) for name in node.inputs)
         size = (limit - start) / delta if delta else math.inf
         if not size <= LARGEST:
             raise ModelError(f"{node}: its result has more than {LARGEST} elements")

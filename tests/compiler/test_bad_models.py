@@ -344,6 +344,31 @@ def test_sizes_that_depend_on_data(read: Read) -> None:
     assert "'find'" in refusal(read, model)
 
 
+MISFITS = [
+    (node("Gemm", ["x", "w"], ["y"], "odd"), np.ones((7, 5)), None),
+    (node("Gemm", ["x", "w", "b"], ["y"], "odd"), np.ones((8, 5)), np.ones(4)),
+    (node("Reshape", ["x", "w"], ["y"], "odd"), ints(5, 7), None),
+    (node("Gather", ["x", "w"], ["y"], "odd"), ints(4), None),
+    (node("LayerNormalization", ["x", "w"], ["y"], "odd"), np.ones(9), None),
+    (node("MatMul", ["x", "w"], ["y"], "odd"), np.ones((9, 8)), None),
+    (node("Transpose", ["x"], ["y"], "odd", perm=[0, 0]), np.ones(1), None),
+]
+
+
+@pytest.mark.parametrize("which", range(len(MISFITS)))
+def test_operands_that_do_not_fit(read: Read, which: int) -> None:
+    maker, weight, bias = MISFITS[which]
+    arrays = {"w": weight} if bias is None else {"w": weight, "b": bias}
+    weights = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+    assert "odd" in refusal(read, build([maker], weights, shape=[4, 8]))
+
+
+def test_patches_of_other_channels(read: Read) -> None:
+    conv = node("Conv", ["x", "w"], ["y"], "odd", strides=[2, 2])
+    weights = {"w": np.ones((5, 2, 2, 2), np.float32)}
+    assert "'odd'" in refusal(read, build([conv], weights, shape=[1, 3, 6, 6]))
+
+
 # --------------------------------------------------------------------------------- types
 
 

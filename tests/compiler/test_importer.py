@@ -114,6 +114,22 @@ def test_dynamic_dimensions(builder: Build, tmp_path: Path) -> None:
     assert import_model(path, {"x": (1, 4, 8)}).values[y].shape == (1, 4, 8)
 
 
+def test_one_shape_is_enough_for_inputs_that_share_dimensions(
+    builder: Build, tmp_path: Path
+) -> None:
+    b = builder(17)
+    names = ("ids", "mask", "kinds")
+    ids, mask, kinds = (b.input(n, ["batch", "length"], TensorProto.INT64) for n in names)
+    y = b.op("Cast", b.op("Add", b.op("Add", ids, mask), kinds), to=TensorProto.FLOAT)
+    path = write(b.model({y: ["batch", "length"]}), tmp_path)
+    model = import_model(path, {"ids": (1, 37)})
+    assert {model.values[name].shape for name in (*names, y)} == {(1, 37)}
+    message = refusal(path)
+    assert all(repr(name) in message for name in names) and "--shape ids=" in message
+    message = refusal(path, shapes={"ids": (1, 37), "mask": (1, 36)})
+    assert "'length' is 37 in input 'ids' and 36 in 'mask'" in message
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite(bad: float, builder: Build, tmp_path: Path) -> None:
     b = builder(17)
