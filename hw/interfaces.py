@@ -117,7 +117,7 @@ class InstructionPort(Signature):
     The payload (`instruction_layout(engine)`) stays from `valid` until the engine answers with one
     cycle of `ready`, when everything the instruction does is done: its last write was taken, its
     last read has arrived. Semaphores were awaited before `valid` and are signalled after `ready`.
-    An engine may look at the next payload in the cycle after `ready`.
+    ARRAY may find its next instruction in the cycle after `ready`, the others some cycles later.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -130,8 +130,8 @@ class SemaphorePort(Signature):
     While `wait_valid`, the engine wants one token of every engine in `wait_mask`; `wait_ready` is 1
     in the cycle in which all of them are taken together. While `signal_valid`, it gives one token
     to every engine in `signal_mask`; `signal_ready` is 1 in the cycle in which all are given
-    (a counter at SEMAPHORE_MAX makes it wait). `wait_ready` and `signal_ready` may depend on the
-    masks, not on the valids.
+    (a counter at SEMAPHORE_MAX makes it wait). Both readies come from registers, at the earliest in
+    the cycle after their valid.
     """
 
     def __init__(self) -> None:

