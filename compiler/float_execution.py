@@ -24,7 +24,7 @@ def run_float(
     observe: Observer = _ignore,
     length: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """All tensors of the graph, float64 [rows, cols], from its INPUT tensors by name.
+    """All tensors of the graph [rows, cols] from its INPUT tensors by name; float64, but constants.
 
     Masks among the inputs are ignored: length says how many tokens count, None stands for all of
     them. What is computed for tokens beyond has no meaning. Elements that no operation writes are

@@ -24,7 +24,8 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True)
 class Tensor:
-    """A float matrix of `rows` x `cols`. data: float64 [rows, cols] for constants, else None."""
+    """A float matrix of `rows` x `cols`. data: [rows, cols] of constants, in float32
+    as the model's file has them or in float64, else None."""
 
     name: str
     rows: int

@@ -441,7 +441,7 @@ class Layout:
             self._same_segments(part, residual, out)
         a = reads["a"]
         if c.weight is not None:
-            weight = c.weight[part.columns][:, part.k_order]
+            weight = _select(_select(c.weight, part.columns).T, part.k_order).T
             tensor = self.tensors[a.tensor]
             segment = tensor.segment if a.cols == tensor.cols else a.cols
             b = whole(self._add_constant(f"{name}/weight", weight, segment))
@@ -464,6 +464,13 @@ class Layout:
         tensor = Tensor(self._unique(name), rows, cols, Role.CONSTANT, segment, data)
         self.tensors[tensor.name] = tensor
         return tensor
+
+
+def _select(array: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """Rows of an array: a view where they follow each other, since weights are large."""
+    if rows is None:
+        return array
+    return array[rows[0] : rows[-1] + 1] if _is_run(rows) else array[rows]
 
 
 def _is_run(indices: np.ndarray) -> bool:

@@ -38,14 +38,16 @@ def _matmul(context: Context, inputs: list[Operand]) -> Result:
 @operator("Gemm")
 def _gemm(context: Context, inputs: list[Operand]) -> Result:
     attributes = context.node.attributes
-    a = inputs[0]
-    weight = context.constant(inputs[1], "a second operand of Gemm")
+    weight = inputs[1]
+    if not isinstance(weight, np.ndarray):
+        raise context.unsupported("no engine takes a second operand of Gemm that is not constant")
     if attributes.get("transB", 0):
         weight = weight.T
-    ids = context.symbol(a)
+    ids = context.symbol(inputs[0])
     if attributes.get("transA", 0):
         ids = ids.T
-    result = _linear(context, ids, weight * attributes.get("alpha", 1.0))
+    alpha = attributes.get("alpha", 1.0)
+    result = _linear(context, ids, weight if alpha == 1 else weight * alpha)
     if len(inputs) > 2 and inputs[2] is not None:
         bias = context.constant(inputs[2], "a bias") * attributes.get("beta", 1.0)
         return Symbol(affine(context, result.ids, np.ones(()), bias))
@@ -96,15 +98,11 @@ def patch_elements(
 
 def _linear(context: Context, ids: Ids, weight: np.ndarray) -> Symbol:
     """ids [..., k] times constant weight [k, n] (or [k])."""
-    weight = weight.astype(np.float64)
     columns = weight.reshape(len(weight), -1).T
     rows = ids.reshape(-1, ids.shape[-1])
-    result = context.pool.add(
-        context.name,
-        context.node,
-        (len(rows), len(columns)),
-        Contraction(rows, weight=np.ascontiguousarray(columns)),
-    )
+    shape = (len(rows), len(columns))
+    definition = Contraction(rows, weight=columns)
+    result = context.pool.add(context.name, context.node, shape, definition)
     return Symbol(result.reshape(ids.shape[:-1] + weight.shape[1:]))
 
 

@@ -1,12 +1,17 @@
 """Writes the ONNX files of `families.py`: random weights, real architectures. Needs the extra
 `train`.
 
-    python -m gateformer.examples.families.export [NAME ...]
+    python -m gateformer.examples.families.export
+
+and, with random weights too, a model of BERT-base's shape under a path of its own:
+
+    python -m gateformer.examples.families.export build/bert-base.onnx
 """
 
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 import torch
@@ -14,7 +19,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gateformer.examples.families.families import FAMILIES, Family
+from gateformer.examples.families.families import BERT_BASE, FAMILIES, Family
 
 SEED = 0
 SPREAD = 0.2
@@ -122,7 +127,8 @@ def _config(
     return kind(**common, vocab_size=family.vocabulary, max_position_embeddings=positions)
 
 
-def export(family: Family) -> None:
+def export(family: Family, path: Path) -> None:
+    """Writes a family's model, with random weights."""
     torch.manual_seed(SEED)
     model, output = build(family)
     for module in model.modules():
@@ -136,7 +142,7 @@ def export(family: Family) -> None:
     torch.onnx.export(
         model,
         inputs,
-        str(family.path),
+        str(path),
         input_names=names,
         output_names=[output],
         opset_version=family.opset,
@@ -146,7 +152,7 @@ def export(family: Family) -> None:
         external_data=False,
         verbose=False,
     )
-    onnx.save(_bare(onnx.load(family.path)), family.path)
+    onnx.save(_bare(onnx.load(path)), path)
 
 
 def _axes(inputs: list[str], output: str) -> dict[str, dict[int, str]]:
@@ -168,11 +174,12 @@ def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def main() -> None:
     warnings.filterwarnings("ignore")
-    asked = sys.argv[1:] or [family.name for family in FAMILIES]
-    for family in FAMILIES:
-        if family.name in asked:
-            export(family)
-            print(f"{family.path.name} {family.path.stat().st_size / 1000:.0f} kB")
+    paths = {family.path: family for family in FAMILIES}
+    if sys.argv[1:]:
+        paths = {Path(sys.argv[1]): BERT_BASE}
+    for path, family in paths.items():
+        export(family, path)
+        print(f"{path.name} {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

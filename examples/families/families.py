@@ -209,3 +209,19 @@ FAMILIES = (
     ),
 )
 """Every fixture."""
+BERT_BASE = Family(
+    name="bert-base",
+    architecture="BertModel",
+    exporter="torchscript",
+    opset=17,
+    tokens=128,
+    hidden=768,
+    heads=12,
+    feed_forward=3072,
+    activation="gelu",
+    shapes=_text(128),
+    layers=12,
+    masks=_MASK,
+    vocabulary=30522,
+)
+"""The shape of BERT-base: no fixture, its file has 430 MB."""
