@@ -43,8 +43,8 @@ def lower(model: ImportedModel) -> Graph:
     """The Graph of a model and the host's share of it.
 
     Only what the outputs depend on is computed, row by row. A node that no engine can do runs on
-    the host if nothing but host nodes stand before it, or if no product follows it. Raises
-    ModelError naming the node when neither holds.
+    the host if nothing but host nodes stand before it, or if no product follows it but those of a
+    head, which have one row. Raises ModelError naming the node when neither holds.
     """
     refused: dict[str, UnsupportedError] = {}
     while True:
@@ -99,7 +99,7 @@ class _Lowering:
     ) -> list[Operand | _Early | _Late]:
         late = [operand for operand in operands if isinstance(operand, _Late)]
         if late:
-            if node.operator in ENGINE_OPERATORS:
+            if node.operator in ENGINE_OPERATORS and not self._is_head(node):
                 raise ModelError(str(late[0].cause))
             return self._run_late(node, operands, late[0].cause, FOLLOWS)
         computed = [operand for operand in operands if isinstance(operand, Symbol | Statistic)]
@@ -126,6 +126,12 @@ class _Lowering:
             if not isinstance(operand, _Late)
         ]
         return list(apply(context, ready))
+
+    def _is_head(self, node: Node) -> bool:
+        """Whether a node takes one row and constant weights: the host may run it at the end."""
+        shape = self._model.values[node.outputs[0]].shape
+        weighted = any(name in self._model.constants for name in node.inputs)
+        return weighted and node.operator != "Conv" and np.prod(shape[:-1]) == 1
 
     def _run_early(self, node: Node, reason: str) -> list[Operand | _Early | _Late]:
         self._before.original(node.proto)

@@ -8,7 +8,7 @@ from gateformer.compiler.lowering_context import Context, Result, operator
 from gateformer.compiler.lowering_elementwise import add, affine, elementwise, trace
 from gateformer.compiler.lowering_masks import constant_mask, feeds_softmax
 from gateformer.compiler.lowering_matrices import Ids, Normalization, Symbol, UnsupportedError
-from gateformer.compiler.lowering_statistics import Operand, Statistic, combine
+from gateformer.compiler.lowering_statistics import OUTSIDE, Operand, Statistic, combine
 
 UNARY = frozenset(
     {
@@ -79,7 +79,7 @@ def _with_statistic(context: Context, left: Operand, right: Operand) -> Result:
     step = combine(context.node, left, right)
     if step is None:
         statistic = next(s for s in (left, right) if isinstance(s, Statistic))
-        raise UnsupportedError(statistic.node, "no engine has this operator outside LayerNorm")
+        raise UnsupportedError(statistic.node, OUTSIDE)
     if step.kind == "normalized":
         width = step.ids.shape[-1]
         ids = normalize(context, step.ids, np.ones(width), np.zeros(width), step.epsilon)
@@ -132,7 +132,10 @@ def _of_two(context: Context, left: Ids, right: Ids) -> Symbol:
     if kind == "Sub":
         right = affine(context, right, -np.ones(()), np.zeros(()))
     elif kind != "Add":
-        raise context.unsupported("no engine multiplies or divides two tensors element by element")
+        raise context.unsupported(
+            "no engine multiplies or divides two tensors element by element; "
+            "gates and rotary positions: not yet"
+        )
     return Symbol(add(context, left, right))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from gateformer.compiler.importer import ImportedModel, Node
 from gateformer.compiler.lowering_matrices import Ids, Pool, Symbol, UnsupportedError
-from gateformer.compiler.lowering_statistics import Operand, Statistic
+from gateformer.compiler.lowering_statistics import OUTSIDE, Operand, Statistic
 
 Result = Symbol | Statistic | np.ndarray
 
@@ -45,7 +45,7 @@ class Context:
         if isinstance(operand, np.ndarray):
             return self.pool.constant(f"{self.name}/constant", operand)
         if isinstance(operand, Statistic):
-            raise UnsupportedError(operand.node, "no engine has this operator outside LayerNorm")
+            raise UnsupportedError(operand.node, OUTSIDE)
         raise self.unsupported("an input is missing")
 
 
@@ -54,7 +54,7 @@ Handler = Callable[[Context, list[Operand]], Result]
 HANDLERS: dict[str, Handler] = {}
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 ENGINE_OPERATORS = PRODUCTS | {"LayerNormalization"}
-"""Operators that make the accelerator start, and that never run on the host after it."""
+"""Operators that make the accelerator start. After it, the host runs them for one row at most."""
 MOVEMENT = frozenset(
     {
         "Concat",

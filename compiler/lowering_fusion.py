@@ -100,6 +100,8 @@ def _fuse_one(pool: Pool, uses: dict[int, np.ndarray], matrix: Matrix) -> None:
             if source is not None:
                 fused = _scaled(pool, matrix, source, definition)
             reason = "no engine scales or shifts anything but the result of a product or a norm"
+            if definition.scale.ndim and len(definition.scale) > 1:
+                reason = "no engine scales every token differently; rotary positions: not yet"
         case Elementwise():
             fused = None
             name = recognize(definition.function)

@@ -159,7 +159,11 @@ class Layout:
     def _ask(self, ids: Ids, use: Use, reader: Node | None) -> Block:
         pieces = self._decompose(ids)
         if pieces is None:
-            raise _refuse(reader, "what it reads is no block of rows and columns")
+            raise _refuse(
+                reader,
+                "what it reads is no block of rows and columns; "
+                "window attention and other regrouping of tokens: not yet",
+            )
         block = Block(reader, use, len(ids), ids.shape[1], pieces)
         self._blocks.append(block)
         for piece in pieces:

@@ -86,7 +86,9 @@ def patch_elements(
     }
     for reason, holds in reasons.items():
         if holds:
-            raise context.unsupported(f"only patch embeddings run on the array, but {reason}")
+            raise context.unsupported(
+                f"only patch embeddings run on the array, but {reason}; other convolutions: not yet"
+            )
     counts = [size // step for size, step in zip(shape[2:], window, strict=True)]
     grids = np.indices((*counts, shape[1], *window)).reshape(
         2 * len(window) + 1, int(np.prod(counts)), -1

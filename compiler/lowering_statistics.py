@@ -23,6 +23,9 @@ class Statistic:
     epsilon: float = 0.0
 
 
+OUTSIDE = "no engine has this operator outside LayerNorm; RMSNorm: not yet"
+"""Why a statistic that ends in no LayerNorm is refused."""
+
 Operand = Symbol | Statistic | np.ndarray | None
 """What an operator gets: a computed tensor, a row statistic, a constant, or an absent input."""
 

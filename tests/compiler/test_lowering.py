@@ -463,3 +463,78 @@ def test_masked_mean(builder: Build, tmp_path: Path) -> None:
     graph = lower(import_model(path))
     compare(path, graph, {**tokens(), "mask": np.ones((1, 6), np.int64)})
     assert graph.host.after.graph.input[0].name == "mask"
+
+
+def test_head_at_the_end(builder: Build, tmp_path: Path) -> None:
+    """Behind a pooling that no engine can do, the host runs the head too: it has one row."""
+    b, x = started(builder)
+    pooled = b.op("ReduceMax", x, axes=[1], keepdims=0)
+    norm = b.op("LayerNormalization", pooled, b.normal(8), b.normal(8))
+    y = b.op("Gemm", b.op("Tanh", norm), b.normal(8, 3), b.normal(3))
+    path = saved(b, {y: [1, 3]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    operators = [op.operator for op in graph.host.operations]
+    assert operators == ["ReduceMax", "LayerNormalization", "Tanh", "Gemm"]
+
+
+def test_norm_of_the_mean_over_tokens(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    norm = b.op("LayerNormalization", b.reduce_mean(x, 1, 0), b.normal(8), b.normal(8))
+    path = saved(b, {b.linear(norm, 8, 3): [1, 3]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert [op.operator for op in graph.host.operations][:2] == ["ReduceMean", "LayerNormalization"]
+
+
+NOT_YET = {
+    "RMSNorm": ("ReduceMean", "RMSNorm: not yet"),
+    "rotary positions": ("Mul", "rotary positions: not yet"),
+    "gate": ("Mul", "gates and rotary positions: not yet"),
+    "convolution": ("Conv", "it has padding; other convolutions: not yet"),
+    "windows": ("MatMul", "window attention and other regrouping of tokens: not yet"),
+    "shifted windows": ("MatMul", "window attention and other regrouping of tokens: not yet"),
+    "causal": ("Where", "causal attention: not yet"),
+    "position bias": ("Add", "position biases on attention scores: not yet"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_YET)
+def test_not_yet(what: str, builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    scores = b.op("MatMul", x, b.transpose(x, 0, 2, 1))
+    match what:
+        case "RMSNorm":
+            square = b.op("Pow", x, b.constant(2.0))
+            root = b.op("Sqrt", b.op("Add", b.reduce_mean(square, -1), b.constant(1e-6)))
+            y = b.op("Mul", b.op("Mul", x, b.op("Reciprocal", root)), b.normal(8))
+        case "rotary positions":
+            first, second = b.ops("Split", 2, x, b.constant(np.array([4, 4])), axis=2)
+            turned = b.op("Concat", b.op("Neg", second), first, axis=2)
+            y = b.op("Mul", x, b.normal(6, 8))
+            y = b.op("Add", y, b.op("Mul", turned, b.normal(6, 8)))
+        case "gate":
+            y = b.op("Mul", b.linear(x, 8, 8), b.op("Sigmoid", b.linear(x, 8, 8)))
+        case "convolution":
+            image = b.reshape(b.transpose(x, 0, 2, 1), 1, 8, 2, 3)
+            y = b.op("Conv", image, b.normal(8, 8, 3, 3), kernel_shape=[3, 3], pads=[1] * 4)
+            y = b.transpose(b.reshape(y, 1, 8, 6), 0, 2, 1)
+        case "windows" | "shifted windows":
+            if what == "shifted windows":
+                starts = (b.constant(np.array([n])) for n in (1, 6, 1))
+                rest = (b.constant(np.array([n])) for n in (0, 1, 1))
+                x = b.op("Concat", b.op("Slice", x, *starts), b.op("Slice", x, *rest), axis=1)
+            window = b.transpose(b.reshape(x, 2, 3, 8), 1, 0, 2)
+            scores = b.op("MatMul", window, b.transpose(window, 0, 2, 1))
+            y = b.reshape(b.op("MatMul", b.op("Softmax", scores), window), 1, 6, 8)
+        case "causal":
+            counts = b.constant(np.tril(np.ones((6, 6), bool)))
+            scores = b.op("Where", counts, scores, b.constant(-1e9))
+            y = b.op("MatMul", b.op("Softmax", scores), x)
+        case _:
+            scores = b.op("Add", scores, b.normal(1, 6, 6))
+            y = b.op("MatMul", b.op("Softmax", scores), x)
+    path = saved(b, {b.linear(y, 8, 4): [1, 6, 4]}, tmp_path)
+    operator, reason = NOT_YET[what]
+    with pytest.raises(ModelError, match=rf"^node '.*' \(operator '{operator}'\): .*{reason}"):
+        lower(import_model(path))
