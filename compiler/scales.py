@@ -9,10 +9,9 @@ from gateformer.compiler.calibration import Statistics
 from gateformer.spec import arithmetic
 
 Estimator = Literal["minmax", "percentile", "mse"]
-"""minmax: all of the range. percentile: 99.99 % of the values. mse: what makes the mean square
+"""minmax: all of the range. percentile: a share of the values. mse: what makes the mean square
 error smallest."""
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
-PERCENTILE = 99.99
 CANDIDATES = np.linspace(1.0, 0.3, 29)
 """Shares of the range that the search for the least error tries."""
 
@@ -22,7 +21,9 @@ def positive(limit: float) -> float:
     return limit if limit > 0 else 1.0
 
 
-def symmetric_scale(statistics: Statistics, bits: int, estimator: Estimator) -> float:
+def symmetric_scale(
+    statistics: Statistics, bits: int, estimator: Estimator, percentile: float = 100.0
+) -> float:
     """The scale of codes around zero."""
     top = (1 << (bits - 1)) - 1
     limit = positive(statistics.limit)
@@ -30,20 +31,22 @@ def symmetric_scale(statistics: Statistics, bits: int, estimator: Estimator) -> 
         return limit / top
     values = statistics.values
     if estimator == "percentile":
-        return positive(float(np.percentile(np.abs(values), PERCENTILE))) / top
+        return positive(float(np.percentile(np.abs(values), percentile))) / top
     candidates = [(float(limit * share / top), 0) for share in CANDIDATES]
     return _least_error(values, candidates, -top - 1, top)[0]
 
 
-def affine_scale(statistics: Statistics, estimator: Estimator) -> tuple[float, int]:
+def affine_scale(
+    statistics: Statistics, estimator: Estimator, percentile: float = 100.0
+) -> tuple[float, int]:
     """Scale and zero point of int8 codes; 0.0 is a code."""
     low, high = min(statistics.low, 0.0), max(statistics.high, 0.0)
     if estimator == "minmax":
         return _affine(low, high)
     values = statistics.values
     if estimator == "percentile":
-        low = min(float(np.percentile(values, 100 - PERCENTILE)), 0.0)
-        high = max(float(np.percentile(values, PERCENTILE)), 0.0)
+        low = min(float(np.percentile(values, 100 - percentile)), 0.0)
+        high = max(float(np.percentile(values, percentile)), 0.0)
         return _affine(low, high)
     candidates = [_affine(float(low * share), float(high * share)) for share in CANDIDATES]
     return _least_error(values, candidates, -128, 127)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,66 @@ def test_limits_are_exact(graph: Graph) -> None:
     assert set(calibration.residuals) == {op.name for op in gemms if op.residual}
 
 
+def test_channels(graph: Graph) -> None:
+    """Limits by channel: columns, or rows where the weights are the left operand."""
+    data = samples(3)
+    calibration = calibrate(graph, data)
+    host = HostRunner(graph.host.before)
+    runs = [run_float(graph, host.run({"image": image})) for image in data["image"]]
+    transposed = 0
+    for name, seen in calibration.tensors.items():
+        values = np.stack([run[name] for run in runs])
+        if seen.axis is None:
+            assert graph.tensors[name].col_tokens
+            continue
+        transposed += seen.axis == 0
+        across = (0, 1) if seen.axis == 1 else (0, 2)
+        assert np.array_equal(seen.lows, values.min(axis=across))
+        assert np.array_equal(seen.highs, values.max(axis=across))
+        for chunk, channel in zip(seen.chunks, seen.channels, strict=True):
+            assert np.all((seen.lows[channel] <= chunk) & (chunk <= seen.highs[channel]))
+    assert transposed == 1
+
+
+def test_mapped() -> None:
+    seen = Statistics()
+    seen.add(np.array([[1.0, -4.0], [3.0, 8.0]]), 4, np.random.default_rng(0))
+    mapped = seen.mapped(np.array([2.0, 4.0]), np.array([1.0, 0.0]))
+    assert mapped.lows.tolist() == [0, -1] and mapped.highs.tolist() == [1, 2]
+    assert sorted(np.concatenate(mapped.chunks).tolist()) == [-1, 0, 1, 2]
+
+
+def test_only_counted_tokens(transformer: Callable[..., Path]) -> None:
+    """What stands behind a sample's last token does not widen any range."""
+    graph = lower(import_model(transformer(layers=1, head="tokens")))
+    assert graph.tokens == 10
+    before = graph.host.before
+    mask = onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, [graph.tokens])
+    node = onnx.helper.make_node("Identity", ["mask"], ["counts"])
+    masked = onnx.ModelProto()
+    masked.CopyFrom(before)
+    masked.graph.input.append(mask)
+    masked.graph.node.append(node)
+    masked.graph.output.append(
+        onnx.helper.make_tensor_value_info("counts", onnx.TensorProto.FLOAT, [graph.tokens])
+    )
+    cut = replace(graph, host=replace(graph.host, before=masked), masks=("counts",))
+    data = samples(3)
+    lengths = np.array([10, 6, 4])
+    additive = np.where(np.arange(10) < lengths[:, None], 0.0, -10000.0).astype(np.float32)
+    calibration = calibrate(cut, {**data, "mask": additive})
+    host = HostRunner(before)
+    for name, seen in calibration.tensors.items():
+        tensor = graph.tensors[name]
+        low, high = np.inf, -np.inf
+        for image, length in zip(data["image"], lengths.tolist(), strict=True):
+            values = run_float(graph, host.run({"image": image}), length=length)[name]
+            rows = tensor.rows if tensor.row_token is None else length - tensor.row_token
+            counted = values[:rows, : length if tensor.col_tokens else None]
+            low, high = min(low, counted.min()), max(high, counted.max())
+        assert (seen.low, seen.high) == (low, high), name
+
+
 def test_is_repeatable(graph: Graph) -> None:
     one, two = calibrate(graph, samples(3)), calibrate(graph, samples(3))
     for name, seen in one.tensors.items():
@@ -92,7 +153,7 @@ def test_samples_that_overflow(builder: Callable[..., Any], tmp_path: Path) -> N
 
 def statistics(values: np.ndarray) -> Statistics:
     result = Statistics()
-    result.add(values, values.size, np.random.default_rng(0))
+    result.add(values.reshape(1, -1), values.size, np.random.default_rng(0))
     return result
 
 
@@ -101,7 +162,7 @@ def test_estimators() -> None:
     values[0] = 20.0
     seen = statistics(values)
     assert symmetric_scale(seen, 8, "minmax") == 20 / 127
-    assert symmetric_scale(seen, 8, "percentile") < 5 / 127
+    assert symmetric_scale(seen, 8, "percentile", 99.99) < 5 / 127
     assert symmetric_scale(seen, 8, "mse") < 19 / 127
     scale, zero = affine_scale(statistics(np.linspace(-0.17, 4, 100)), "minmax")
     assert zero == -118 and scale == pytest.approx(4.17 / 255)
