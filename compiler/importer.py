@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,15 +10,17 @@ import numpy as np
 import onnx
 from onnx import TypeProto, helper
 
+from gateformer.compiler.grid import Grid
 from gateformer.compiler.importer_branches import branch
 from gateformer.compiler.importer_checks import check_operands
-from gateformer.compiler.importer_file import captured, read_file, with_weights
+from gateformer.compiler.importer_file import captured, read_file
 from gateformer.compiler.importer_folding import check_size, evaluate, fold, infer
 from gateformer.compiler.importer_inputs import input_types
 from gateformer.compiler.importer_node import Node, record
+from gateformer.compiler.importer_qdq import PAIR, fold_pair, remove_pairs
 from gateformer.spec.errors import ModelError
 
-__all__ = ["ImportedModel", "Node", "Value", "evaluate", "float_reference", "import_model"]
+__all__ = ["ImportedModel", "Node", "Value", "evaluate", "import_model"]
 
 RANDOM = frozenset(
     {
@@ -67,7 +69,8 @@ class ImportedModel:
 
     nodes: in an order in which they run, only those an output depends on. constants: every constant
     tensor by name. values: every other tensor by name. inputs, outputs: names. No tensor is of
-    another float type than float32.
+    another float type than float32. quantization: the grids of a quantization-aware file by the
+    value or constant that is rounded to them.
     """
 
     name: str
@@ -77,6 +80,7 @@ class ImportedModel:
     values: Mapping[str, Value]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    quantization: Mapping[str, Grid] = field(default_factory=dict)
 
 
 def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ImportedModel:
@@ -88,6 +92,7 @@ def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
     a value, a batch other than 1, weights that are not finite, or tensors beyond all memory.
     """
     file = read_file(path)
+    grids = remove_pairs(file)
     graph = file.model.graph
     types = input_types(graph, shapes or {}, file.weights)
     inputs = tuple(types)
@@ -107,14 +112,8 @@ def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
         values={name: _value(kind) for name, kind in types.items() if name not in constants},
         inputs=inputs,
         outputs=outputs,
+        quantization={n: grid for n, grid in (grids | folding.grids).items() if n in used},
     )
-
-
-def float_reference(path: Path) -> str | bytes:
-    """What onnxruntime runs to tell what the imported model should compute: the file, or where it
-    holds other float types the same model in float32."""
-    file = read_file(path)
-    return with_weights(file) if file.converted else str(path)
 
 
 class _Folding:
@@ -132,6 +131,8 @@ class _Folding:
         self._taken: set[str] = set()
         self._readers: Counter[str] = Counter()
         self.constants = constants
+        self.grids: dict[str, Grid] = {}
+        """Of each constant that a quantization-aware file holds as integers."""
         self.nodes: list[Node] = []
         self.origin: dict[str, str] = {}
         """Of each computed constant: what to call it in messages."""
@@ -166,9 +167,7 @@ class _Folding:
         if node.operator in RANDOM or training:
             raise ModelError(f"{node}: it is for training; export the model in evaluation mode")
         if all(name in self.constants for name in node.inputs if name):
-            for name, array in zip(
-                node.outputs, fold(node, self.constants, self._opset), strict=False
-            ):
+            for name, array in zip(node.outputs, self._fold(node), strict=False):
                 self.constants[name] = array
                 self.origin[name] = f"constant of {node}"
             self._release(node)
@@ -185,6 +184,22 @@ class _Folding:
             check_operands(node, shapes, result, self.constants)
             self._types.update(kinds)
             self.nodes.append(node)
+
+    def _fold(self, node: Node) -> list[np.ndarray]:
+        source = self.grids.get(node.inputs[0]) if node.inputs else None
+        if node.operator in PAIR:
+            array, source = fold_pair(node, self.constants)
+            arrays = [array]
+        else:
+            arrays = fold(node, self.constants, self._opset)
+            if source and node.operator == "Transpose" and source.axis is not None:
+                turned = range(arrays[0].ndim)[::-1]
+                source = source.along(tuple(node.attributes.get("perm", turned)).index(source.axis))
+            elif node.operator not in ("Transpose", "Identity"):
+                source = None
+        if source:
+            self.grids[node.outputs[0]] = source
+        return arrays
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         if not name:

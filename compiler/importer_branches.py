@@ -1,5 +1,7 @@
 """Replaces an If whose condition is known by the branch that runs."""
 
+from collections.abc import Mapping
+
 import onnx
 from onnx import helper, numpy_helper
 
@@ -20,7 +22,7 @@ def branch(node: Node, condition: bool) -> list[onnx.NodeProto]:
         copy = onnx.NodeProto()
         copy.CopyFrom(inner)
         copy.name = f"{node.name}/{inner.name}" if inner.name else ""
-        _rename(copy, renamed)
+        rename(copy, renamed)
         nodes.append(copy)
     for value, output in zip(graph.output, node.outputs, strict=True):
         source = renamed.get(value.name, value.name)
@@ -28,13 +30,14 @@ def branch(node: Node, condition: bool) -> list[onnx.NodeProto]:
     return nodes
 
 
-def _rename(node: onnx.NodeProto, names: dict[str, str]) -> None:
+def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Renames what a node and its subgraphs read and compute."""
     for field in (node.input, node.output):
         for index, name in enumerate(field):
             field[index] = names.get(name, name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                _rename(inner, names)
+                rename(inner, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)

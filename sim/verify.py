@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from gateformer.compiler.codes import dequantize, quantize_input
 from gateformer.compiler.float_execution import run_float
 from gateformer.compiler.graph import Graph, Role
 from gateformer.compiler.host_execution import HostRunner
-from gateformer.compiler.importer import ImportedModel, evaluate, float_reference
+from gateformer.compiler.importer import ImportedModel, evaluate
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
+from gateformer.compiler.reference import reference_session
 from gateformer.compiler.runtime_length import length_of
 from gateformer.compiler.samples import load_samples, split_samples
 from gateformer.compiler.schedule import Schedule
@@ -81,9 +81,7 @@ class Verifier:
         shapes = {name: model.values[name].shape for name in model.inputs}
         types = {name: model.values[name].dtype for name in model.inputs}
         arrays = load_samples(self.calibration, shapes)
-        session = onnxruntime.InferenceSession(
-            float_reference(self.path), providers=["CPUExecutionProvider"]
-        )
+        session = reference_session(self.path)
         for sample in split_samples(arrays)[:SAMPLES]:
             feeds = {name: array.astype(types[name]) for name, array in sample.items()}
             outputs = session.run(list(model.outputs), feeds)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from gateformer.cli.main import main
-from gateformer.compiler.importer import ImportedModel, evaluate, float_reference, import_model
+from gateformer.compiler.importer import ImportedModel, evaluate, import_model
+from gateformer.compiler.reference import reference_session
 from gateformer.spec.errors import ModelError
 
 FLOAT = TensorProto.FLOAT
@@ -77,7 +77,7 @@ def check(path: Path, model: ImportedModel, x: np.ndarray) -> None:
     for record in model.nodes:
         outputs = evaluate(record, tensors, model.opset)
         tensors |= dict(zip(record.outputs, outputs, strict=True))
-    session = onnxruntime.InferenceSession(float_reference(path))
+    session = reference_session(path)
     for name, expected in zip(model.outputs, session.run(None, {"x": x}), strict=True):
         np.testing.assert_allclose(tensors[name], expected, rtol=1e-4, atol=1e-5)
 
