@@ -250,6 +250,10 @@ def _sort(graph: onnx.GraphProto) -> None:
             if name in maker:
                 raise ModelError(f"{label(node, index)}: another node computes {name!r} as well")
             maker[name] = index
+    given = {value.name for value in graph.input}
+    for index, node in enumerate(graph.node):
+        for name in sorted(captured(node) - given - maker.keys()):
+            raise ModelError(f"{label(node, index)} reads {name!r}, which nothing computes")
     reads = [{maker[n] for n in captured(node) if n in maker} for node in graph.node]
     if all(not made or max(made) < index for index, made in enumerate(reads)):
         return
