@@ -120,7 +120,7 @@ def _of_two(context: Context, left: Ids, right: Ids) -> Symbol:
     root, f = trace(context, left)
     other, g = trace(context, right)
     kind = context.node.operator
-    if np.array_equal(root, other) and (f, g) != (None, None):
+    if np.array_equal(root, other) and ((f, g) != (None, None) or kind == "Mul"):
         one, two = f or _same, g or _same
         functions = {
             "Add": lambda x: one(x) + two(x),

@@ -8,7 +8,7 @@ import onnx
 
 from gateformer.compiler.host_execution import HostRunner
 from gateformer.compiler.importer import ImportedModel, Node
-from gateformer.compiler.lowering_context import readers
+from gateformer.compiler.lowering_context import TRANSPARENT, readers
 
 OUT = -1000.0
 """Scores that this or less is added to do not count: exp of it is 0 in every format."""
@@ -49,9 +49,18 @@ def find_mask(
 
 
 def feeds_softmax(model: ImportedModel, node: Node) -> bool:
-    """Whether softmaxes are all that reads the node's result."""
-    found = readers(model, node.outputs[0])
-    return bool(found) and all(reader.operator == "Softmax" for reader in found or ())
+    """Whether all that reads the node's result, beyond further masks, are softmaxes of
+    attention."""
+    found = readers(model, node.outputs[0], TRANSPARENT | {"Add", "Where"})
+    return bool(found) and all(
+        reader.operator == "Softmax" and feeds_products(model, reader) for reader in found or ()
+    )
+
+
+def feeds_products(model: ImportedModel, node: Node) -> bool:
+    """Whether all that reads the node, beyond movement and a replacement of NaN, are products."""
+    found = readers(model, node.outputs[0], TRANSPARENT | {"IsNaN", "Where"})
+    return found is not None and all(reader.operator == "MatMul" for reader in found)
 
 
 def hides(values: np.ndarray) -> np.ndarray:

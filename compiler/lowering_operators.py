@@ -69,6 +69,14 @@ def _where(context: Context, inputs: list[Operand]) -> Result:
     return Symbol(np.broadcast_to(context.symbol(inputs[chosen]), shape))
 
 
+@operator("Pad")
+def _pad(context: Context, inputs: list[Operand]) -> Result:
+    pads = inputs[1] if len(inputs) > 1 else None
+    if not isinstance(pads, np.ndarray) or pads.any():
+        raise context.unsupported("no engine pads a tensor; padded windows: not yet")
+    return Symbol(context.symbol(inputs[0]))
+
+
 @operator("Cast")
 def _cast(context: Context, inputs: list[Operand]) -> Result:
     values = context.model.values

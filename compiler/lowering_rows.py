@@ -3,7 +3,8 @@
 import numpy as np
 
 from gateformer.compiler.lowering_arithmetic import apply_function, normalize
-from gateformer.compiler.lowering_context import TRANSPARENT, Context, Result, operator, readers
+from gateformer.compiler.lowering_context import Context, Result, operator
+from gateformer.compiler.lowering_masks import feeds_products
 from gateformer.compiler.lowering_matrices import Ids, Pooled, SoftmaxRows, Symbol
 from gateformer.compiler.lowering_statistics import Operand, combine
 
@@ -13,7 +14,7 @@ def _softmax(context: Context, inputs: list[Operand]) -> Result:
     ids = context.symbol(inputs[0])
     if context.node.attributes.get("axis", -1) not in (-1, ids.ndim - 1):
         raise context.unsupported("softmax runs over the last axis only")
-    if not _feeds_products(context):
+    if not feeds_products(context.model, context.node):
         raise context.unsupported("softmax runs on the accelerator only in front of a product")
     blocks = ids.reshape(-1, *ids.shape[-2:])
     results = [
@@ -23,12 +24,6 @@ def _softmax(context: Context, inputs: list[Operand]) -> Result:
         for head, block in enumerate(blocks)
     ]
     return Symbol(np.stack(results).reshape(ids.shape))
-
-
-def _feeds_products(context: Context) -> bool:
-    """Whether all that reads the node, beyond movement and a replacement of NaN, are products."""
-    found = readers(context.model, context.name, TRANSPARENT | {"IsNaN", "Where"})
-    return found is not None and all(node.operator == "MatMul" for node in found)
 
 
 @operator("IsNaN")

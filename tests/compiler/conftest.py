@@ -121,7 +121,10 @@ def _activation(b: Builder, form: Form, x: str) -> str:
             half = b.op("Mul", b.constant(0.5), x)
             return b.op("Mul", b.op("Add", b.constant(1.0), inner), half)
         case "tanh form":
-            cube = b.op("Mul", b.op("Pow", x, b.constant(3.0)), b.constant(0.044715))
+            power = b.op("Pow", x, b.constant(3.0))
+            if form.opset < 17:
+                power = b.op("Mul", x, b.op("Mul", x, x))
+            cube = b.op("Mul", power, b.constant(0.044715))
             line = b.op("Mul", b.op("Add", x, cube), b.constant((2 / np.pi) ** 0.5))
             factor = b.op("Add", b.op("Tanh", line), b.constant(1.0))
             return b.op("Mul", b.op("Mul", x, b.constant(0.5)), factor)

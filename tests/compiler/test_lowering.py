@@ -66,6 +66,7 @@ FORMS = [
     {"activation": "erf early half"},
     {"activation": "Gelu", "opset": 20},
     {"activation": "tanh form"},
+    {"activation": "tanh form", "norm": "parts", "opset": 14},
     {"activation": "Relu"},
     {"activation": "silu"},
     {"activation": "quick"},
@@ -373,8 +374,10 @@ def masked(builder: Build, form: str) -> tuple[Any, str]:
     if form.startswith("add"):
         hidden = b.op("Sub", b.constant(1.0), b.op("Cast", row, to=onnx.TensorProto.FLOAT))
         bias = b.op("Mul", hidden, b.constant(-10000.0))
-        operands = (scores, bias) if form == "add" else (bias, scores)
+        operands = (bias, scores) if form == "add first" else (scores, bias)
         scores = b.op("Add", *operands)
+        if form == "add twice":
+            scores = b.op("Add", b.constant(np.zeros((1, 6, 6))), b.op("Add", bias, scores))
     else:
         counts = b.op("Cast", row, to=onnx.TensorProto.BOOL)
         low = b.constant(-1e9)
@@ -385,7 +388,7 @@ def masked(builder: Build, form: str) -> tuple[Any, str]:
     return b, b.op("MatMul", b.op("Softmax", scores, axis=-1), x)
 
 
-@pytest.mark.parametrize("form", ["add", "add first", "where", "where not"])
+@pytest.mark.parametrize("form", ["add", "add first", "add twice", "where", "where not"])
 def test_masks(form: str, builder: Build, tmp_path: Path) -> None:
     """The host hands a mask over; the softmax reads scores as they are, cut to a length."""
     b, y = masked(builder, form)
@@ -440,6 +443,15 @@ def test_constants_added_to_scores(
     else:
         with pytest.raises(ModelError, match=rf"^node .*'Add'\): .*{reason}"):
             lower(import_model(path))
+
+
+def test_bias_in_front_of_the_last_softmax(builder: Build, tmp_path: Path) -> None:
+    """A classifier's bias is no mask."""
+    b, x = started(builder)
+    path = saved(b, {b.op("Softmax", b.linear(x, 8, 4), axis=-1): [1, 6, 4]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert [op.operator for op in graph.host.operations] == ["Softmax"]
 
 
 def test_not_a_number_replaced(builder: Build, tmp_path: Path) -> None:
