@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gateformer.cli.options import add_config
+from gateformer.cli.quantization import add_quantization, quantization_options
 from gateformer.spec.configs import find_config
 
 PASSES = ("import", "lower", "quantize", "batch", "plan", "schedule", "synchronize", "encode")
@@ -54,6 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="B",
         help="samples that run together and share one pass over the weights",
     )
+    add_quantization(parser)
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="result")
     parser.add_argument(
         "--stop-after",
@@ -95,6 +97,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         options = Options(
             dict(arguments.shape),
             samples=arguments.batch,
+            quantization=quantization_options(arguments),
             stop_after=arguments.stop_after,
             observe=observe,
         )

@@ -5,7 +5,7 @@ The passes are import, lower, quantize, batch, plan, schedule, synchronize and e
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from gateformer.compiler.folder import CompiledModel, input_shapes
 from gateformer.compiler.importer import import_model
 from gateformer.compiler.lowering import lower
 from gateformer.compiler.quantize import quantize
+from gateformer.compiler.quantize_options import QuantizationOptions
 from gateformer.compiler.samples import load_samples
 from gateformer.spec.config import AcceleratorConfig
 
@@ -27,10 +28,12 @@ class Stopped(Exception):  # noqa: N818 - no error: the caller asked for it
 @dataclass(frozen=True)
 class Options:
     """shapes: a shape for each model input with dynamic dimensions. stop_after: a pass of PASSES,
-    or None. samples: of a batch. observe: called after each pass with its name and result."""
+    or None. samples: of a batch. quantization: its choices. observe: called after each pass with
+    its name and result."""
 
     shapes: Mapping[str, tuple[int, ...]]
     samples: int = 1
+    quantization: QuantizationOptions = field(default_factory=QuantizationOptions)
     stop_after: str | None = None
     observe: Callable[[str, Any], None] = lambda *_: None
 
@@ -68,7 +71,7 @@ def _compile(
     graph = lower(imported)
     after("lower", graph)
     samples = load_samples(calibration, input_shapes(graph.host.before))
-    quantized = quantize(graph, config, samples)
+    quantized = quantize(graph, config, samples, options.quantization)
     after("quantize", quantized)
     image = compile_quantized(quantized, config, samples=options.samples, observe=after)
     record = {
@@ -76,6 +79,7 @@ def _compile(
         "model": model.name,
         "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "calibration": calibration.name,
+        "quantization": asdict(options.quantization),
         "config": config.name,
         "model_macs": image.model_macs,
         "instructions": len(image.instructions),
