@@ -9,8 +9,9 @@ from gateformer.compiler.codes import dequantize, quantize_input
 from gateformer.compiler.float_execution import run_float
 from gateformer.compiler.graph import Graph, Role
 from gateformer.compiler.host_execution import HostRunner
-from gateformer.compiler.importer import ImportedModel, evaluate
+from gateformer.compiler.importer import ImportedModel
 from gateformer.compiler.layout import Layout
+from gateformer.compiler.lowering_host import HostModel
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.reference import reference_session
@@ -57,7 +58,8 @@ class Verifier:
         match result:
             case ImportedModel():
                 self._reference(result)
-                outputs = [_run_nodes(result, sample) for sample in self.samples]
+                runner = _nodes_runner(result)
+                outputs = [{**result.constants, **runner.run(s)} for s in self.samples]
                 return f"{name}: {self._float(name, outputs)}"
             case Graph():
                 return f"{name}: {self._float(name, self._lowered(result))}"
@@ -214,10 +216,15 @@ def _outputs(graph: QuantizedGraph) -> list[QTensor]:
     return [t for t in graph.tensors.values() if t.role is Role.OUTPUT]
 
 
-def _run_nodes(model: ImportedModel, sample: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The model's outputs, node by node with ONNX's reference implementation."""
-    tensors = {**model.constants, **sample}
+def _nodes_runner(model: ImportedModel) -> HostRunner:
+    """Runs the imported nodes as they are."""
+    whole = HostModel(model, "imported")
+    for name in model.inputs:
+        value = model.values[name]
+        whole.input(name, value.shape, value.dtype)
     for node in model.nodes:
-        results = evaluate(node, tensors, model.opset)
-        tensors |= dict(zip(node.outputs, results, strict=True))
-    return {name: tensors[name] for name in model.outputs}
+        whole.original(node.proto)
+    for name in model.outputs:
+        if name in model.values:
+            whole.output(name, model.values[name].shape, model.values[name].dtype)
+    return HostRunner(whole.build())
