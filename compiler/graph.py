@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from gateformer.compiler.grid import Grid
+
 
 class Role(enum.Enum):
     """Where a tensor's values come from."""
@@ -38,6 +40,8 @@ class Tensor:
     """The token that row 0 stands for, where rows are tokens that a runtime length cuts."""
     col_tokens: bool = False
     """Whether columns are tokens (column 0 is token 0) that a runtime length cuts."""
+    grid: Grid | None = None
+    """What a quantization-aware file rounds it to; of weights, with a scale for each row."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Gemm:
     factor: float = 1.0
     activation: str | None = None
     residual: View | None = None
+    nodes: tuple[str, ...] = field(default=(), compare=False)
+    """The nodes of the model that it computes, the product first."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Softmax:
     name: str
     source: View
     target: View
+    nodes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Norm:
     gain: np.ndarray = field(compare=False, repr=False)
     bias: np.ndarray = field(compare=False, repr=False)
     epsilon: float
+    nodes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

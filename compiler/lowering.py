@@ -81,6 +81,9 @@ class _Lowering:
         for node in self._model.nodes:
             operands = [tensors[name] if name else None for name in node.inputs]
             results = self._node(node, operands)
+            for name, result in zip(node.outputs, results, strict=False):
+                if isinstance(result, Symbol):
+                    self._round(name, result.ids)
             tensors.update(zip(node.outputs, results, strict=False))
         for name in self._model.outputs:
             self._output(name, tensors[name])
@@ -174,10 +177,18 @@ class _Lowering:
             raise UnsupportedError(node, reason)
         self._before.output(target, value.shape, value.dtype)
 
+    def _round(self, name: str, ids: Ids) -> None:
+        """Notes the grid of a tensor of a quantization-aware file."""
+        grid = self._model.quantization.get(name)
+        if grid is not None:
+            self._pool.round(ids, grid)
+
     def _enter(self, operand: _Early) -> Ids:
         """The elements of a host tensor as a matrix that the accelerator reads."""
         value = self._model.values[operand.name]
-        return self._enter_as(operand.name, value)
+        ids = self._enter_as(operand.name, value)
+        self._round(operand.name, ids)
+        return ids
 
     def _enter_as(self, name: str, value: Value) -> Ids:
         if name not in self._inputs:
@@ -213,6 +224,7 @@ class _Lowering:
         self._host.append(HostOperation(node.name, node.operator, reason))
         ids = np.empty(shape, np.int64)
         ids[places] = self._enter_as(patches, Value(rows, value.dtype))
+        self._round(image.name, ids)
         return Symbol(ids)
 
     # --------------------------------------------------------------------------------- outputs

@@ -8,6 +8,7 @@ import numpy as np
 from gateformer.compiler.importer import ImportedModel, Node
 from gateformer.compiler.lowering_matrices import Ids, Pool, Symbol, UnsupportedError
 from gateformer.compiler.lowering_statistics import OUTSIDE, Operand, Statistic
+from gateformer.spec.errors import ModelError
 
 Result = Symbol | Statistic | np.ndarray
 
@@ -37,6 +38,26 @@ class Context:
         if not isinstance(operand, np.ndarray):
             raise self.unsupported(f"no engine takes {what} that is not constant")
         return operand.astype(np.float64)
+
+    def steps(self, index: int, axis: int) -> np.ndarray | None:
+        """The steps of a constant input that the file holds as integers, for each place along the
+        axis of the product's results, or one for all.
+
+        Raises ModelError for integers that no engine multiplies by.
+        """
+        grid = self.model.quantization.get(self.node.inputs[index])
+        if grid is None:
+            return None
+        reason = None
+        if grid.bits > 8:
+            reason = f"its weights are integers of {grid.bits} bits, but products read 8"
+        elif np.any(grid.zero):
+            reason = "its weights have a zero point; quantize weights symmetrically"
+        elif grid.axis not in (None, axis):
+            reason = "its weights have a scale for each input; use one for each output"
+        if reason is not None:
+            raise ModelError(f"{self.node}: {reason}")
+        return grid.scale
 
     def symbol(self, operand: Operand) -> Ids:
         """The elements of the operand; a constant becomes a matrix."""

@@ -73,9 +73,10 @@ def _pool_last(pool: Pool, matrix: Matrix) -> None:
         return
     source, weight = pooled.definition.source, contraction.weight
     shape = (len(source), len(weight))
-    each = pool.add(f"{matrix.name}/each", matrix.node, shape, Contraction(source, weight=weight))
+    definition = Contraction(source, weight=weight, steps=contraction.steps)
+    each = pool.add(f"{matrix.name}/each", matrix.node, shape, definition)
     share = pool.constant(f"{matrix.name}/share", np.full((1, len(source)), 1 / len(source)))
-    matrix.definition = replace(contraction, a=share, b=each.T, weight=None)
+    matrix.definition = replace(contraction, a=share, b=each.T, weight=None, steps=None)
 
 
 def _count(pool: Pool, uses: dict[int, np.ndarray], ids: Ids) -> None:
@@ -123,6 +124,9 @@ def _fuse_one(pool: Pool, uses: dict[int, np.ndarray], matrix: Matrix) -> None:
             return
     if fused is None:
         raise matrix.unsupported(reason)
+    reads = {id(m) for ids in operands(fused) for m in pool.sources(ids)}
+    made = [m for ids in operands(definition) for m in pool.sources(ids)]
+    matrix.fused += [m for m in made if id(m) not in reads]
     matrix.definition = fused
 
 
@@ -176,7 +180,8 @@ def _scaled(pool: Pool, matrix: Matrix, source: Definition, affine: Affine) -> D
     result = replace(source, bias=bias if np.any(bias) else None, residual=residual)
     if result.weight is None:
         return replace(result, factor=result.factor * float(scale))
-    return replace(result, weight=result.weight * scale.reshape(-1, 1))
+    steps = result.steps if result.steps is None else result.steps * np.abs(scale).reshape(-1)
+    return replace(result, weight=result.weight * scale.reshape(-1, 1), steps=steps)
 
 
 def _added(

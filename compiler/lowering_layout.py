@@ -24,6 +24,7 @@ from gateformer.compiler.graph import (
     View,
     whole,
 )
+from gateformer.compiler.grid import Grid
 from gateformer.compiler.importer import Node
 from gateformer.compiler.lowering_fusion import reachable
 from gateformer.compiler.lowering_matrices import (
@@ -366,8 +367,22 @@ class Layout:
                 elif len(placement.parts) == 1 and isinstance(matrix.definition, Input):
                     role = Role.INPUT
                 self.tensors[placement.name] = Tensor(
-                    placement.name, placement.rows, placement.cols, role, placement.segment, data
+                    placement.name,
+                    placement.rows,
+                    placement.cols,
+                    role,
+                    placement.segment,
+                    data,
+                    grid=self._grid(placement),
                 )
+
+    def _grid(self, placement: Placement) -> Grid | None:
+        """The grid of a tensor whose parts all lie on it."""
+        grids = [
+            self._pool.grid(part.matrix, slice(part.first, part.last), part.columns)
+            for part in placement.parts
+        ]
+        return grids[0] if all(grid == grids[0] for grid in grids) else None
 
     @staticmethod
     def _constant(part: Part, definition: Constant) -> np.ndarray:
@@ -414,10 +429,12 @@ class Layout:
             case Normalization() as n:
                 self._unsplit(part, reads["source"], out)
                 gain, bias = n.gain, n.bias
-                self.operations.append(Norm(name, reads["source"], out, gain, bias, n.epsilon))
+                self.operations.append(
+                    Norm(name, reads["source"], out, gain, bias, n.epsilon, matrix.nodes)
+                )
             case SoftmaxRows():
                 self._unsplit(part, reads["source"], out)
-                self.operations.append(Softmax(name, reads["source"], out))
+                self.operations.append(Softmax(name, reads["source"], out, matrix.nodes))
             case Constant() as constant if self.tensors[placement.name].role != Role.CONSTANT:
                 source = self._add_constant(f"{name}/value", self._constant(part, constant), cols)
                 self.operations.append(Copy(name, whole(source), out))
@@ -448,7 +465,11 @@ class Layout:
             weight = _select(_select(c.weight, part.columns).T, part.k_order).T
             tensor = self.tensors[a.tensor]
             segment = tensor.segment if a.cols == tensor.cols else a.cols
-            b = whole(self._add_constant(f"{name}/weight", weight, segment))
+            grid = None
+            if c.steps is not None:
+                steps = c.steps[part.columns]
+                grid = Grid(steps, np.zeros(len(steps), np.int64), 8, 0)
+            b = whole(self._add_constant(f"{name}/weight", weight, segment, grid))
         else:
             b = reads["b"]
             self._same_segments(part, a, b)
@@ -456,16 +477,19 @@ class Layout:
         if part.transposed:
             a, b = b, a
         by_row = part.transposed and bias is not None
-        return Gemm(name, a, b, out, bias, by_row, c.factor, c.activation, residual)
+        nodes = part.matrix.nodes
+        return Gemm(name, a, b, out, bias, by_row, c.factor, c.activation, residual, nodes)
 
     def _same_segments(self, part: Part, one: View, other: View) -> None:
         segments = {min(v.cols, self.tensors[v.tensor].segment) for v in (one, other)}
         if len(segments) > 1:
             raise part.matrix.unsupported("its operands are split into heads differently")
 
-    def _add_constant(self, name: str, data: np.ndarray, segment: int) -> Tensor:
+    def _add_constant(
+        self, name: str, data: np.ndarray, segment: int, grid: Grid | None = None
+    ) -> Tensor:
         rows, cols = data.shape
-        tensor = Tensor(self._unique(name), rows, cols, Role.CONSTANT, segment, data)
+        tensor = Tensor(self._unique(name), rows, cols, Role.CONSTANT, segment, data, grid=grid)
         self.tensors[tensor.name] = tensor
         return tensor
 

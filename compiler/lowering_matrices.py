@@ -7,11 +7,12 @@ of numbers, and which matrix blocks an operation reads is seen from the numbers 
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from gateformer.compiler.activations import Function
+from gateformer.compiler.grid import Grid
 from gateformer.compiler.importer import Node
 from gateformer.spec.errors import ModelError
 
@@ -58,6 +59,8 @@ class Contraction:
     bias: np.ndarray | None = None
     activation: str | None = None
     residual: Ids | None = None
+    steps: np.ndarray | None = None
+    """Of weights that a file holds as integers: the value of one step, for each row."""
 
     def block(self, rows: np.ndarray, cols: np.ndarray) -> "Contraction":
         """The definition of some rows and columns of the result."""
@@ -69,6 +72,7 @@ class Contraction:
             bias=None if self.bias is None else self.bias[cols],
             activation=self.activation,
             residual=None if self.residual is None else self.residual[np.ix_(rows, cols)],
+            steps=None if self.steps is None else self.steps[cols],
         )
 
 
@@ -143,7 +147,10 @@ def operands(definition: Definition) -> list[Ids]:
 
 @dataclass(eq=False)
 class Matrix:
-    """Elements `base` to `base + rows * cols`, row by row. node: what to name in messages."""
+    """Elements `base` to `base + rows * cols`, row by row.
+
+    node: what to name in messages. fused: matrices whose computation became part of this one's.
+    """
 
     name: str
     node: Node | None
@@ -151,6 +158,13 @@ class Matrix:
     rows: int
     cols: int
     definition: Definition
+    fused: "list[Matrix]" = field(default_factory=list)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes that are computed with it, in their order."""
+        names = [name for matrix in self.fused for name in matrix.nodes]
+        return tuple(dict.fromkeys([*names, *([self.node.name] if self.node else [])]))
 
     @property
     def ids(self) -> Ids:
@@ -165,6 +179,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.matrices: list[Matrix] = []
+        self.grids: list[Grid] = []
+        """What a quantization-aware file rounds some elements to."""
+        self._rounded: dict[int, np.ndarray] = {}
+        """Of each matrix by its base: the index in `grids` of every element, -1 for none."""
         self._bases: list[int] = []
         self._size = 0
 
@@ -186,6 +204,23 @@ class Pool:
 
     def of(self, element: int) -> Matrix:
         return self.matrices[bisect_right(self._bases, element) - 1]
+
+    def round(self, ids: Ids, grid: Grid) -> None:
+        """Notes that elements lie on a grid; the last one that is noted counts."""
+        for matrix in self.sources(ids):
+            size = matrix.rows * matrix.cols
+            local = (ids - matrix.base).ravel()
+            indices = self._rounded.setdefault(matrix.base, np.full(size, -1, np.int32))
+            indices[local[(local >= 0) & (local < size)]] = len(self.grids)
+        self.grids.append(grid)
+
+    def grid(self, matrix: Matrix, rows: slice, columns: np.ndarray) -> Grid | None:
+        """The grid that a block of a matrix lies on, if it is one."""
+        if matrix.base not in self._rounded:
+            return None
+        block = self._rounded[matrix.base].reshape(matrix.rows, matrix.cols)[rows][:, columns]
+        found = [self.grids[index] if index >= 0 else None for index in np.unique(block)]
+        return found[0] if all(grid == found[0] for grid in found) else None
 
     def sole(self, ids: Ids) -> Matrix | None:
         """The matrix that all elements belong to, if there is one."""

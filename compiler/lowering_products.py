@@ -14,11 +14,12 @@ from gateformer.compiler.lowering_statistics import Operand
 def _matmul(context: Context, inputs: list[Operand]) -> Result:
     left, right = inputs
     if isinstance(right, np.ndarray) and right.ndim <= 2:
-        return _linear(context, context.symbol(left), right)
+        return _linear(context, context.symbol(left), right, context.steps(1, right.ndim - 1))
     if isinstance(left, np.ndarray) and left.ndim == 2:
         ids = context.symbol(right)
         if ids.ndim == 2:  # left @ right = (right.T @ left.T).T
-            return Symbol(_swap(_linear(context, _swap(ids), left.T).ids))
+            steps = context.steps(0, 0)
+            return Symbol(_swap(_linear(context, _swap(ids), left.T, steps).ids))
     a, b = context.symbol(left), context.symbol(right)
     if a.ndim < 2 or b.ndim < 2:
         raise context.unsupported("no engine multiplies vectors that are not constant")
@@ -41,13 +42,15 @@ def _gemm(context: Context, inputs: list[Operand]) -> Result:
     weight = inputs[1]
     if not isinstance(weight, np.ndarray):
         raise context.unsupported("no engine takes a second operand of Gemm that is not constant")
+    steps = context.steps(1, 0 if attributes.get("transB", 0) else 1)
     if attributes.get("transB", 0):
         weight = weight.T
     ids = context.symbol(inputs[0])
     if attributes.get("transA", 0):
         ids = ids.T
     alpha = attributes.get("alpha", 1.0)
-    result = _linear(context, ids, weight if alpha == 1 else weight * alpha)
+    steps = None if steps is None else steps * abs(alpha)
+    result = _linear(context, ids, weight if alpha == 1 else weight * alpha, steps)
     if len(inputs) > 2 and inputs[2] is not None:
         bias = context.constant(inputs[2], "a bias") * attributes.get("beta", 1.0)
         return Symbol(affine(context, result.ids, np.ones(()), bias))
@@ -61,7 +64,7 @@ def _conv(context: Context, inputs: list[Operand]) -> Result:
     weight = context.constant(inputs[1], "a kernel")
     patches = ids[patch_elements(context, ids.shape, weight.shape)]
     flat = patches.reshape(-1, patches.shape[-1])
-    out = _linear(context, flat, weight.reshape(len(weight), -1).T).ids
+    out = _linear(context, flat, weight.reshape(len(weight), -1).T, context.steps(1, 0)).ids
     if len(inputs) > 2 and inputs[2] is not None:
         out = affine(context, out, np.ones(()), context.constant(inputs[2], "a bias"))
     return Symbol(out.T.reshape(context.model.values[context.name].shape))
@@ -98,12 +101,16 @@ def patch_elements(
     return (np.zeros_like(spatial[0]), grids[axes], *spatial)
 
 
-def _linear(context: Context, ids: Ids, weight: np.ndarray) -> Symbol:
-    """ids [..., k] times constant weight [k, n] (or [k])."""
+def _linear(
+    context: Context, ids: Ids, weight: np.ndarray, steps: np.ndarray | None = None
+) -> Symbol:
+    """ids [..., k] times constant weight [k, n] (or [k]); steps: see Contraction."""
     columns = weight.reshape(len(weight), -1).T
     rows = ids.reshape(-1, ids.shape[-1])
     shape = (len(rows), len(columns))
-    definition = Contraction(rows, weight=columns)
+    if steps is not None:
+        steps = np.broadcast_to(steps, len(columns))
+    definition = Contraction(rows, weight=columns, steps=steps)
     result = context.pool.add(context.name, context.node, shape, definition)
     return Symbol(result.reshape(ids.shape[:-1] + weight.shape[1:]))
 
