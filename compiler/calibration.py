@@ -113,9 +113,9 @@ def calibrate(graph: Graph, samples: Mapping[str, np.ndarray]) -> Calibration:
     length: int | None = None
 
     def add(statistics: Statistics, values: np.ndarray, view: View) -> None:
-        counted = _counted(graph.tensors[view.tensor], view, values, length)
-        if counted.size:
-            statistics.add(counted, keep, random)
+        values = counted(graph.tensors[view.tensor], view, values, length)
+        if values.size:
+            statistics.add(values, keep, random)
 
     def observe(op: Gemm, stage: Stage, values: np.ndarray) -> None:
         add(kinds[stage].setdefault(op.name, Statistics()), values, op.out)
@@ -142,7 +142,7 @@ def sample_length(graph: Graph, matrices: Mapping[str, np.ndarray]) -> int | Non
     return length_of(masks, graph.tokens, graph.least_tokens)
 
 
-def _counted(tensor: Tensor, view: View, values: np.ndarray, length: int | None) -> np.ndarray:
+def counted(tensor: Tensor, view: View, values: np.ndarray, length: int | None) -> np.ndarray:
     """The values of a view that belong to tokens below the length."""
     if length is None:
         return values

@@ -42,4 +42,7 @@ def dequantize(tensor: QTensor, codes: np.ndarray) -> np.ndarray:
     """The real values of codes, float64."""
     if tensor.scale is None:
         raise DataError(f"{tensor.name!r} has no scale")
-    return tensor.scale * (np.asarray(codes, np.float64) - tensor.zero)
+    values = tensor.scale * (np.asarray(codes, np.float64) - tensor.zero)
+    if tensor.channels is not None:
+        values = tensor.channels.offsets + tensor.channels.factors * values
+    return values

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from gateformer.compiler.activations import ACTIVATIONS
-from gateformer.compiler.graph import Copy, Gemm, Graph, Norm, Role, Softmax, View
+from gateformer.compiler.graph import Copy, Gemm, Graph, Norm, Operation, Role, Softmax, View
 from gateformer.spec.errors import DataError
 
 Stage = Literal["activation", "residual"]
@@ -47,34 +47,38 @@ def run_float(
         return array[view.row : view.row + view.rows, view.col : view.col + view.cols]
 
     with np.errstate(invalid="ignore", over="ignore"):
-        _run(graph, at, observe, length)
+        for op in graph.operations:
+            source = op.source.tensor if isinstance(op, Softmax) else None
+            cut = length if source and graph.tensors[source].col_tokens else None
+            target = op.out if isinstance(op, Gemm) else op.target
+            at(target)[...] = evaluate(op, at, cut, observe)
     return tensors
 
 
-def _run(
-    graph: Graph,
+def evaluate(
+    op: Operation,
     at: Callable[[View], np.ndarray],
-    observe: Observer,
-    length: int | None,
-) -> None:
-    for op in graph.operations:
-        match op:
-            case Gemm():
-                out = _gemm(op, at(op.a), at(op.b))
-                if op.activation is not None:
-                    observe(op, "activation", out)
-                    out = ACTIVATIONS[op.activation](out)
-                if op.residual is not None:
-                    observe(op, "residual", out)
-                    out = out + at(op.residual)
-                at(op.out)[...] = out
-            case Softmax():
-                cut = length if graph.tensors[op.source.tensor].col_tokens else None
-                at(op.target)[...] = _softmax(at(op.source), cut)
-            case Norm():
-                at(op.target)[...] = _norm(op, at(op.source))
-            case Copy():
-                at(op.target)[...] = at(op.source)
+    length: int | None = None,
+    observe: Observer = _ignore,
+) -> np.ndarray:
+    """The result of one operation on the values of its views. length: how many columns a softmax
+    counts, None for all."""
+    match op:
+        case Gemm():
+            out = _gemm(op, at(op.a), at(op.b))
+            if op.activation is not None:
+                observe(op, "activation", out)
+                out = ACTIVATIONS[op.activation](out)
+            if op.residual is not None:
+                observe(op, "residual", out)
+                out = out + at(op.residual)
+            return out
+        case Softmax():
+            return _softmax(at(op.source), length)
+        case Norm():
+            return _norm(op, at(op.source))
+        case Copy():
+            return at(op.source)
 
 
 def _input(inputs: Mapping[str, np.ndarray], name: str, shape: tuple[int, int]) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gateformer.compiler.calibration import calibrate
+from gateformer.compiler.calibration import Calibration, calibrate
 from gateformer.compiler.graph import Graph
 from gateformer.compiler.quantize_form import IntegerForm
 from gateformer.compiler.quantize_operations import Builder
@@ -28,9 +28,19 @@ def quantize(
     calibration_inputs: as for `calibrate`. Raises ModelError naming the operation that has no
     integer form or none in this config, DataError for wrong samples.
     """
+    calibration = calibrate(graph, calibration_inputs)
+    return quantize_calibrated(graph, config, calibration, options)
+
+
+def quantize_calibrated(
+    graph: Graph,
+    config: AcceleratorConfig,
+    calibration: Calibration,
+    options: QuantizationOptions | None = None,
+) -> QuantizedGraph:
+    """The same from ranges that are known already."""
     form = IntegerForm(graph)
     form.check(config)
-    calibration = calibrate(graph, calibration_inputs)
     scales = Scales(form, config, calibration, options or QuantizationOptions())
     builder = Builder(form, scales, config)
     for tensor in graph.tensors.values():

@@ -63,7 +63,9 @@ class Builder:
             role = q.role if name not in form.wide or q.role != Role.OUTPUT else Role.VALUE
             data = None if tensor.data is None else self._codes(tensor.data, scale, zero, 8)
             label = form.narrow_name(name)
-            self._add(replace(q, name=label, role=role, scale=scale, zero=zero, codes=data))
+            channels = self._scales.channels.get(name)
+            narrow = replace(q, name=label, role=role, scale=scale, zero=zero, codes=data)
+            self._add(replace(narrow, channels=channels))
         if name in form.wide:
             scale = self._scales.wide[name]
             bits = self._config.residual_bits

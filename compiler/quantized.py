@@ -15,8 +15,16 @@ Kind = Literal["int8", "int16", "int32", "record"]
 
 
 @dataclass(frozen=True)
+class ChannelMap:
+    """The code of column c stands for offsets[c] + factors[c] * scale * (code - zero)."""
+
+    factors: np.ndarray
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
 class QTensor:
-    """An integer matrix; real value = scale * (code - zero).
+    """An integer matrix; real value = scale * (code - zero), but where `channels` says otherwise.
 
     scale is None where no single scale exists (weights, which have one a row) or where it is not
     needed. codes: [rows, cols] for constants, in int8, int16 or int32. A tensor of kind "record"
@@ -39,6 +47,8 @@ class QTensor:
     samples: int = 1
     """Samples of one batch: the rows (or, with col_tokens, the segments) fall into as many equal
     runs, one a sample."""
+    channels: ChannelMap | None = field(default=None, compare=False, repr=False)
+    """Where smoothing scales or shifts columns (never of an INPUT or OUTPUT)."""
     sample: int = 0
     """The sample of the first of these runs: `sample` of the instructions that it cuts."""
 

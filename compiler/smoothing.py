@@ -7,21 +7,12 @@ and multiplies the weights' columns, an offset goes off the norm's int8 bias and
 into the product's bias. The norm's int16 output has gains of its own and stays as it is.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from gateformer.compiler.calibration import Calibration, Statistics
 from gateformer.compiler.graph import Gemm, Norm
 from gateformer.compiler.quantize_form import IntegerForm
-
-
-@dataclass(frozen=True)
-class ChannelMap:
-    """The code of channel c stands for offsets[c] + factors[c] * scale * (code - zero)."""
-
-    factors: np.ndarray
-    offsets: np.ndarray
+from gateformer.compiler.quantized import ChannelMap
 
 
 def smooth(
