@@ -5,6 +5,7 @@ import hashlib
 import struct
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def build(
     What is already built from the same sources is used again. Raises ToolError if a tool fails.
     """
     progress("generating Verilog")
-    verilog = to_verilog(SimulationTop(config.replace(family="generic")), name=_TOP)
+    verilog = _verilog(config)
     sources = [_FOLDER / "harness.cpp", _FOLDER / "dram_storage.v"]
     headers = sorted((_FOLDER / "fst").glob("*.h"))
     key = hashlib.sha256(verilog.encode() + bytes([trace]))
@@ -52,6 +53,12 @@ def build(
             progress("compiling with Verilator")
             _compile(config, folder, sources, trace=trace)
     return program
+
+
+@cache
+def _verilog(config: AcceleratorConfig) -> str:
+    """Generating takes seconds, and one process runs many models of a config."""
+    return to_verilog(SimulationTop(config.replace(family="generic")), name=_TOP)
 
 
 def _compile(config: AcceleratorConfig, folder: Path, sources: list[Path], *, trace: bool) -> None:
