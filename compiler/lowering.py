@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from gateformer.compiler.graph import Graph, Host, HostOperation, Role
 from gateformer.compiler.importer import ImportedModel, Node, Value
 from gateformer.compiler.lowering_context import ENGINE_OPERATORS, Context
+from gateformer.compiler.lowering_end import end_needs_all_tokens
 from gateformer.compiler.lowering_fusion import fuse
 from gateformer.compiler.lowering_host import HostModel
 from gateformer.compiler.lowering_layout import Layout
@@ -44,16 +45,28 @@ def lower(model: ImportedModel) -> Graph:
 
     Only what the outputs depend on is computed, row by row. A node that no engine can do runs on
     the host if nothing but host nodes stand before it, or if no product follows it but those of a
-    head, which have one row. Raises ModelError naming the node when neither holds.
+    head, which have one row. Raises ModelError naming the node when neither holds, and for a model
+    with attention masks that can not be run with fewer tokens.
     """
     refused: dict[str, UnsupportedError] = {}
     while True:
         try:
-            return mark_tokens(_Lowering(model, refused).run())
+            graph = _Lowering(model, refused).run()
+            break
         except UnsupportedError as error:
             if error.node.name in refused:
                 raise
             refused[error.node.name] = error
+    marked = mark_tokens(graph)
+    if not end_needs_all_tokens(marked):
+        return marked
+    if graph.masks:
+        raise ModelError(
+            f"the model has the attention mask {graph.masks[0]!r}, but what the host does at the "
+            "end mixes tokens that the mask hides with others: weight them by the mask, or export "
+            "the model without it for a fixed length"
+        )
+    return graph
 
 
 class _Lowering:
@@ -103,7 +116,7 @@ class _Lowering:
         late = [operand for operand in operands if isinstance(operand, _Late)]
         if late:
             if node.operator in ENGINE_OPERATORS and not self._is_head(node):
-                raise ModelError(str(late[0].cause))
+                raise late[0].cause
             return self._run_late(node, operands, late[0].cause, FOLLOWS)
         computed = [operand for operand in operands if isinstance(operand, Symbol | Statistic)]
         refused = self._refused.get(node.name)

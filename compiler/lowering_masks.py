@@ -9,9 +9,7 @@ import onnx
 from gateformer.compiler.host_execution import HostRunner
 from gateformer.compiler.importer import ImportedModel, Node
 from gateformer.compiler.lowering_context import TRANSPARENT, readers
-
-OUT = -1000.0
-"""Scores that this or less is added to do not count: exp of it is 0 in every format."""
+from gateformer.compiler.runtime_length import MASKED
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def feeds_products(model: ImportedModel, node: Node) -> bool:
 
 def hides(values: np.ndarray) -> np.ndarray:
     """Where a mask, additive or boolean, keeps a score from counting."""
-    return ~values if values.dtype == bool else values <= OUT
+    return ~values if values.dtype == bool else values <= MASKED
 
 
 def constant_mask(values: np.ndarray) -> str | None:

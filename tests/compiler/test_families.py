@@ -12,7 +12,6 @@ from gateformer.compiler.graph import Gemm, Graph, Norm, Role, Softmax
 from gateformer.compiler.host_execution import HostRunner
 from gateformer.compiler.importer import import_model
 from gateformer.compiler.lowering import lower
-from gateformer.compiler.token_axes import mark_tokens
 from gateformer.examples.families.families import FAMILIES, Family
 from gateformer.spec.errors import ModelError
 
@@ -31,7 +30,7 @@ ENDS = {
 
 
 def graph_of(family: Family) -> Graph:
-    return mark_tokens(lower(import_model(family.path, dict(family.shapes))))
+    return lower(import_model(family.path, dict(family.shapes)))
 
 
 def expected(family: Family, inputs: dict[str, np.ndarray]) -> np.ndarray:

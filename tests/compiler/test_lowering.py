@@ -550,3 +550,52 @@ def test_not_yet(what: str, builder: Build, tmp_path: Path) -> None:
     operator, reason = NOT_YET[what]
     with pytest.raises(ModelError, match=rf"^node '.*' \(operator '{operator}'\): .*{reason}"):
         lower(import_model(path))
+
+
+END = "mixes tokens that the mask hides"
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("mean", "sums over all tokens|" + END),
+        ("max", END),
+        ("masked sum", None),
+        ("first", None),
+        ("scaled", None),
+    ],
+)
+def test_ends_with_hidden_tokens(
+    end: str, reason: str | None, builder: Build, tmp_path: Path
+) -> None:
+    """A model with masks whose end reads what has no meaning is refused."""
+    b, y = masked(builder, "add")
+    shape = [1, 8]
+    match end:
+        case "mean":
+            y = b.reduce_mean(y, 1, 0)
+        case "max":
+            y = b.op("ReduceMax", y, axes=[1], keepdims=0)
+        case "masked sum":
+            weights = b.op("Cast", b.op("Unsqueeze", "mask", b.constant(np.array([2]))), to=1)
+            y = b.op("ReduceSum", b.op("Mul", y, weights), b.constant(np.array([1])), keepdims=0)
+        case "first":
+            y = b.op("Sin", b.op("Gather", y, b.constant(np.array(0)), axis=1))
+        case _:
+            y, shape = b.op("Sin", y), [1, 6, 8]
+    path = saved(b, {y: shape}, tmp_path)
+    if reason is None:
+        assert lower(import_model(path)).tokens == 6
+    else:
+        with pytest.raises(ModelError, match=reason):
+            lower(import_model(path))
+
+
+def test_mean_over_tokens_without_masks(builder: Build, tmp_path: Path) -> None:
+    """No runtime length: the host's mean is over all tokens."""
+    b, x = started(builder)
+    y = b.op("MatMul", b.op("Softmax", b.op("MatMul", x, b.transpose(x, 0, 2, 1))), x)
+    path = saved(b, {b.reduce_mean(y, 1, 0): [1, 8], y: [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert graph.tokens is None
