@@ -22,6 +22,14 @@ def require_writable(path: Path) -> None:
         raise GateformerError(f"cannot write {path}: {error.strerror}") from None
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder to write into, if there is none. Raises GateformerError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GateformerError(f"cannot make the folder {path}: {error.strerror}") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file that appears complete or not at all. Raises GateformerError."""
     try:

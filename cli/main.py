@@ -8,11 +8,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from gateformer.cli import compile, configs, demo, disassemble, simulate, synth, verilog
+from gateformer.cli import (
+    compile,
+    configs,
+    demo,
+    disassemble,
+    inspect,
+    quality,
+    simulate,
+    synth,
+    verilog,
+)
 from gateformer.cli.files import require_writable, write_json
 from gateformer.spec.errors import GateformerError
 
-COMMANDS = (demo, compile, simulate, disassemble, verilog, synth, configs)
+COMMANDS = (demo, inspect, compile, simulate, quality, disassemble, verilog, synth, configs)
 """Modules with `add_parser(subparsers)`, which returns the command's parser, and `run(arguments)`,
 which returns the answer that `--json` writes."""
 

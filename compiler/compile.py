@@ -77,6 +77,7 @@ def _compile(
     record = {
         "gateformer": version("gateformer"),
         "model": model.name,
+        "shapes": {name: list(shape) for name, shape in options.shapes.items()},
         "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "calibration": calibration.name,
         "quantization": asdict(options.quantization),
@@ -87,4 +88,5 @@ def _compile(
         "host_ops": [asdict(operation) for operation in graph.host.operations],
         "predicted_cycles": predict_cycles(config, image.instructions),
     }
-    return CompiledModel(config, image, graph.host.before, graph.host.after, record)
+    host = graph.host
+    return CompiledModel(config, image, host.before, host.after, record, quantized, model)

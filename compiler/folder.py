@@ -10,6 +10,8 @@ from typing import Any
 import onnx
 
 from gateformer.compiler.host_model import HostModel
+from gateformer.compiler.quantized import QuantizedGraph
+from gateformer.compiler.quantized_file import dump_quantized, load_quantized
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import GateformerError, ImageError
 from gateformer.spec.image import ProgramImage
@@ -19,6 +21,9 @@ BEFORE = "host_before.onnx"
 AFTER = "host_after.onnx"
 CONFIG = "config.json"
 RECORD = "model.json"
+QUANTIZED = "quantized.npz"
+SOURCE = "source"
+"""The folder of the model file that was compiled, and of the files that hold its weights."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class CompiledModel:
     after: onnx.ModelProto
     record: dict[str, Any]
     """What model.json holds: source file, hash, options, host operations, predicted cycles."""
+    quantized: QuantizedGraph | None = None
+    """The integer graph of one sample; with `source` it tells how close the program is to float."""
+    source: Path | None = None
+    """The model file that was compiled, or its copy in the folder."""
 
     def save(self, directory: Path) -> None:
         """Writes the folder; it appears whole or not at all. Raises GateformerError if it
@@ -42,6 +51,8 @@ class CompiledModel:
             CONFIG: self.config.to_json().encode(),
             RECORD: (json.dumps(self.record, indent=2) + "\n").encode(),
         }
+        if self.quantized is not None:
+            files[QUANTIZED] = dump_quantized(self.quantized)
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".compile-") as scratch:
@@ -49,6 +60,8 @@ class CompiledModel:
                 part.mkdir()
                 for name, content in files.items():
                     (part / name).write_bytes(content)
+                if self.source is not None:
+                    _copy_model(self.source, part / SOURCE)
                 if directory.exists():
                     _replaceable(directory)
                     shutil.rmtree(directory)
@@ -79,10 +92,26 @@ class CompiledModel:
             record = json.loads(content[RECORD])
         except Exception as error:  # protobuf's own error types are not exported
             raise ImageError(f"{directory} holds a damaged host model or record: {error}") from None
-        return cls(config, image, before, after, record)
+        quantized, path = None, directory / QUANTIZED
+        if path.exists():
+            quantized = load_quantized(path.read_bytes(), source=str(path))
+        source = directory / SOURCE / str(record.get("model"))
+        return cls(
+            config, image, before, after, record, quantized, source if source.exists() else None
+        )
 
     def host(self) -> HostModel:
         return HostModel(self.config, self.image, self.before, self.after)
+
+
+def _copy_model(model: Path, folder: Path) -> None:
+    """Copies a model file and the files beside it that hold its weights."""
+    graph = onnx.load(model, load_external_data=False).graph
+    entries = (entry for tensor in graph.initializer for entry in tensor.external_data)
+    names = {model.name} | {entry.value for entry in entries if entry.key == "location"}
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(model.parent / name, folder / name)
 
 
 def _replaceable(directory: Path) -> None:

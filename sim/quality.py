@@ -14,6 +14,7 @@ import numpy as np
 from gateformer.compiler.calibration import counted, sample_length
 from gateformer.compiler.codes import dequantize, quantize_input
 from gateformer.compiler.float_execution import evaluate, run_float
+from gateformer.compiler.folder import CompiledModel
 from gateformer.compiler.graph import (
     Copy,
     Gemm,
@@ -26,13 +27,17 @@ from gateformer.compiler.graph import (
     whole,
 )
 from gateformer.compiler.host_execution import HostRunner
+from gateformer.compiler.importer import import_model
+from gateformer.compiler.lowering import lower
 from gateformer.compiler.quantize_form import IntegerForm
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
+from gateformer.compiler.reference import reference_session
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.errors import GateformerError
 
 Sample = Mapping[str, np.ndarray]
-Reference = Callable[[Sample], Mapping[str, np.ndarray]]
+Reference = Callable[[Sample], Sample]
 """From a sample to the model's outputs in float."""
 
 
@@ -156,6 +161,32 @@ class _Result:
             self.saturated,
             self.values,
         )
+
+
+def measure_model(
+    model: CompiledModel, samples: Iterable[Sample], progress: Callable[[], None] = lambda: None
+) -> Quality:
+    """Compares a compiled model with onnxruntime's run of the file that it was made from.
+
+    progress: called after each sample. Raises GateformerError where the folder lacks that file or
+    the integer graph.
+    """
+    if model.source is None or model.quantized is None:
+        raise GateformerError(
+            "the compiled folder lacks its source model or its integer graph: compile it again"
+        )
+    shapes = {name: tuple(shape) for name, shape in model.record["shapes"].items()}
+    imported = import_model(model.source, shapes)
+    session = reference_session(model.source)
+    types = {name: imported.values[name].dtype for name in imported.inputs}
+
+    def reference(sample: Sample) -> Sample:
+        feeds = {name: sample[name].astype(types[name]) for name in imported.inputs}
+        results = session.run(list(imported.outputs), feeds)
+        progress()
+        return dict(zip(imported.outputs, results, strict=True))
+
+    return measure(lower(imported), model.quantized, model.config, samples, reference)
 
 
 class _Measurement:

@@ -36,14 +36,16 @@ def test_compile(work):
     assert answer["host_ops"][0]["operator"] == "Conv"
     assert {path.name for path in (work / "digits").iterdir()} == {
         "program.bin", "host_before.onnx", "host_after.onnx", "config.json", "model.json",
+        "quantized.npz", "source",
     }  # fmt: skip
 
 
 def test_compile_is_deterministic(work, tmp_path):
     command = ["compile", MODEL, "--calibration", CALIBRATION, "--config", work / "c.toml"]
     run(*command, "-o", tmp_path / "again")
-    for path in (work / "digits").iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    for path in (work / "digits").rglob("*.*"):
+        again = tmp_path / "again" / path.relative_to(work / "digits")
+        assert path.read_bytes() == again.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["import", "lower", "quantize", "plan", "schedule", "encode"])
