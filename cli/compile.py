@@ -4,23 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gateformer.cli.options import add_config
+from gateformer.cli.options import add_config, add_shape
 from gateformer.cli.quantization import add_quantization, quantization_options
 from gateformer.spec.configs import find_config
 
 PASSES = ("import", "lower", "quantize", "batch", "plan", "schedule", "synchronize", "encode")
 """The compiler's passes in order."""
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.rpartition("=")
-    try:
-        shape = tuple(int(size) for size in sizes.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=1,37") from None
-    if not name or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=1,37")
-    return name, shape
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -40,14 +29,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="sample inputs: arrays by input name, [samples, *shape of the input]",
     )
     add_config(parser)
-    parser.add_argument(
-        "--shape",
-        type=_shape,
-        action="append",
-        default=[],
-        metavar="NAME=1,37",
-        help="the shape of an input that the file leaves open",
-    )
+    add_shape(parser)
     parser.add_argument(
         "--batch",
         type=int,

@@ -13,6 +13,30 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """`--shape`, pairs of an input's name and its shape."""
+    parser.add_argument(
+        "--shape",
+        type=_shape,
+        action="append",
+        default=[],
+        metavar="NAME=1,37",
+        help="the shape of an input that the file leaves open; dimensions of the same name in "
+        "other inputs follow",
+    )
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    try:
+        shape = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=1,37") from None
+    if not name or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=1,37")
+    return name, shape
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, for `type=`."""
     value = int(text)

@@ -64,13 +64,22 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Absorbed:
+    """A node of the file that is not executed, and why."""
+
+    node: str
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImportedModel:
     """A model without anything that can be computed in advance.
 
     nodes: in an order in which they run, only those an output depends on. constants: every constant
     tensor by name. values: every other tensor by name. inputs, outputs: names. No tensor is of
     another float type than float32. quantization: the grids of a quantization-aware file by the
-    value or constant that is rounded to them.
+    value or constant that is rounded to them. absorbed: the other nodes of the file.
     """
 
     name: str
@@ -81,6 +90,7 @@ class ImportedModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     quantization: Mapping[str, Grid] = field(default_factory=dict)
+    absorbed: tuple[Absorbed, ...] = ()
 
 
 def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ImportedModel:
@@ -92,8 +102,9 @@ def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
     a value, a batch other than 1, weights that are not finite, or tensors beyond all memory.
     """
     file = read_file(path)
-    grids = remove_pairs(file)
     graph = file.model.graph
+    everything = [(node.name, node.op_type) for node in graph.node]
+    grids = remove_pairs(file)
     types = input_types(graph, shapes or {}, file.weights)
     inputs = tuple(types)
     outputs = tuple(value.name for value in graph.output)
@@ -113,7 +124,26 @@ def import_model(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
         inputs=inputs,
         outputs=outputs,
         quantization={n: grid for n, grid in (grids | folding.grids).items() if n in used},
+        absorbed=_absorbed(everything, graph, folding, nodes),
     )
+
+
+def _absorbed(
+    everything: list[tuple[str, str]],
+    graph: onnx.GraphProto,
+    folding: "_Folding",
+    nodes: tuple[Node, ...],
+) -> tuple[Absorbed, ...]:
+    """What became of the nodes of the file that are not among `nodes`."""
+    left = {node.name for node in graph.node}
+    kept = {node.name for node in nodes}
+
+    def reason(name: str) -> str:
+        if name not in left:
+            return "its scale is the quantizer's"
+        return folding.done.get(name, "no output depends on it")
+
+    return tuple(Absorbed(n, operator, reason(n)) for n, operator in everything if n not in kept)
 
 
 class _Folding:
@@ -134,6 +164,8 @@ class _Folding:
         self.grids: dict[str, Grid] = {}
         """Of each constant that a quantization-aware file holds as integers."""
         self.nodes: list[Node] = []
+        self.done: dict[str, str] = {}
+        """Of each node that need not run: why."""
         self.origin: dict[str, str] = {}
         """Of each computed constant: what to call it in messages."""
 
@@ -151,6 +183,7 @@ class _Folding:
                 for proto in inner:
                     self._readers.update(captured(proto))
                 waiting += inner[::-1]
+                self.done[node.name] = "its condition is constant"
             else:
                 self._node(node)
 
@@ -171,9 +204,11 @@ class _Folding:
                 self.constants[name] = array
                 self.origin[name] = f"constant of {node}"
             self._release(node)
+            self.done[node.name] = "computed in advance"
         elif node.operator in ("Shape", "Size"):
             name = node.outputs[0]
             self.constants[name] = _measure(node, self._types)
+            self.done[node.name] = "computed in advance"
             self.origin[name] = f"constant of {node}"
         else:
             kinds = infer(node, self._types, self.constants, self._opset)

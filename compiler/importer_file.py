@@ -59,6 +59,7 @@ def read_file(path: Path) -> ModelFile:
         onnx.checker.check_model(_with_shapes(model))
     except Exception as error:  # raised from C++ under several types
         raise ModelError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
+    _name(model.graph)
     converted |= to_float32(model.graph)
     return ModelFile(model, weights, opset, converted)
 
@@ -100,7 +101,7 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 
 
 def label(node: onnx.NodeProto, index: int) -> str:
-    """What messages call a node; one without a name is called by its operator and place."""
+    """What messages call a node."""
     return f"node {node.name or f'{node.op_type}_{index}'!r} (operator {node.op_type!r})"
 
 
@@ -192,6 +193,16 @@ def _without_weights(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> 
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         small.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
     return small
+
+
+def _name(graph: onnx.GraphProto) -> None:
+    """Gives every node a name of its own; one without is called by its operator and place."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+        while node.name in taken:
+            node.name += "'"
+        taken.add(node.name)
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
