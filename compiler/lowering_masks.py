@@ -89,7 +89,7 @@ def refusal(model: onnx.ModelProto) -> str | None:
     own key padding masks 0.
     """
     runner = HostRunner(model)
-    masks = []
+    masks: list[np.ndarray] = []
     for fill in (1, 0):
         inputs = {name: np.full(shape, fill) for name, shape in runner.inputs.items()}
         masks += runner.run(inputs).values()

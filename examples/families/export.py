@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -91,12 +92,11 @@ def build(family: Family) -> tuple[nn.Module, str]:
     return Tensors(family, model, output), output
 
 
-def _config(
-    family: Family, kind: type[transformers.PretrainedConfig]
-) -> transformers.PretrainedConfig:
+def _config(family: Family, kind: Any) -> Any:
+    """The family's configuration, of a class of transformers."""
     # Weights of this size keep activations and attention scores at the size of trained models'.
     spread = family.hidden**-0.5
-    if kind is transformers.DistilBertConfig:
+    if kind.model_type == "distilbert":
         return kind(
             initializer_range=spread,
             vocab_size=family.vocabulary,
