@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from gateformer.compiler import plan as planning
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
+from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
-from gateformer.compiler.schedule import Schedule, minimum_staging, schedule
+from gateformer.compiler.schedule import Schedule, schedule
+from gateformer.compiler.spilling import plan_memory
 from gateformer.compiler.synchronize import synchronize
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.image import Descriptor, ProgramImage
@@ -33,7 +34,7 @@ def compile_quantized(
     macs_of_length = graph.macs_of_length()
     graph = batch(graph, samples, config)
     observe("batch", graph)
-    plan = planning.plan_memory(graph, config, minimum_staging(graph, config))
+    plan = plan_memory(graph, config)
     observe("plan", plan)
     scheduled = schedule(graph, config, plan)
     observe("schedule", scheduled)
@@ -47,7 +48,7 @@ def compile_quantized(
 def _image(
     graph: QuantizedGraph,
     config: AcceleratorConfig,
-    plan: planning.Plan,
+    plan: Plan,
     scheduled: Schedule,
     program: tuple[Instruction, ...],
     macs_of_length: tuple[int, int, int],
@@ -71,7 +72,7 @@ def _image(
 
 
 def _descriptors(
-    graph: QuantizedGraph, config: AcceleratorConfig, plan: planning.Plan, role: Role
+    graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan, role: Role
 ) -> tuple[Descriptor, ...]:
     return tuple(
         _descriptor(tensor, config, plan)
@@ -80,7 +81,7 @@ def _descriptors(
     )
 
 
-def _descriptor(tensor: QTensor, config: AcceleratorConfig, plan: planning.Plan) -> Descriptor:
+def _descriptor(tensor: QTensor, config: AcceleratorConfig, plan: Plan) -> Descriptor:
     in_dram = tensor.name in plan.dram
     address = (
         plan.dram[tensor.name] if in_dram else plan.local[tensor.name].address * config.word_bytes

@@ -1,51 +1,28 @@
 """What every operation needs to put instructions, constants and loads into a program."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from gateformer.compiler.constants import Constants
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.layout import Layout, words_of
-from gateformer.compiler.plan import Place, Plan, codes_of
+from gateformer.compiler.plan import Plan, codes_of
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
-from gateformer.compiler.steps import Load, Staging
+from gateformer.compiler.runtime_sizes import Sizes
+from gateformer.compiler.steps import Load, Step, Store
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.isa import Instruction, Opcode, instruction
 
-GROUP_ROWS = 32
-"""Rows of an operation that one instruction computes: the grain of overlap between engines."""
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a matrix as an instruction names them; address() is known when it is emitted."""
 
-def group_rows(config: AcceleratorConfig) -> int:
-    """GROUP_ROWS made a multiple of the array's rows and of the scale records in a word."""
-    unit = math.lcm(config.rows, config.word_bytes // 8)
-    return max(1, GROUP_ROWS // unit) * unit
-
-
-class Constants:
-    """The image's data: every constant once, at word-aligned offsets."""
-
-    def __init__(self, base: int, word_bytes: int) -> None:
-        self.base = base
-        self.word_bytes = word_bytes
-        self.content = bytearray()
-        self._seen: dict[bytes, int] = {}
-
-    def add(self, data: np.ndarray) -> int:
-        """Byte address of the data (uint8, padded to a word)."""
-        key = data.tobytes()
-        if key not in self._seen:
-            self._seen[key] = self.append(data)
-        return self._seen[key]
-
-    def append(self, data: np.ndarray) -> int:
-        """The same for data that the program overwrites: never shared."""
-        address = self.base + len(self.content)
-        self.content += data.tobytes() + bytes(-data.size % self.word_bytes)
-        return address
+    address: Callable[[], int]
+    stride: int
 
 
 @dataclass
@@ -57,18 +34,59 @@ class Emission:
     plan: Plan
     constants: Constants
     program: list[Instruction] = field(default_factory=list)
-    present: dict[str, list[range]] = field(default_factory=dict)
-    """Rows of inputs and residual constants that are in local memory already."""
+    steps: list[Step] = field(default_factory=list)
+    operation: int = 0
+    """Index of the operation whose steps are being made."""
     tables: dict[str, bytes] = field(default_factory=dict)
     """What the engines' tables hold at this point of the step order."""
 
     def __post_init__(self) -> None:
         self.word = self.config.word_bytes
-        self.group = group_rows(self.config)
-        self.staging = Staging(self.plan.staging)
+        self.residency = self.plan.residency
+        self.kept = [0] * len(self.graph.operations)
+        """Words of staging that each operation keeps for what several of its steps read."""
+        self._present: dict[str, np.ndarray] = {}
+        """For each input in local memory, which rows were brought."""
+        self._stored: dict[str, np.ndarray] = {}
+        """For each tensor with rows in DRAM, the last step that stores each row."""
+
+    @property
+    def room(self) -> int:
+        """Words of staging while the current operation runs."""
+        return self.plan.staging.stop - self.plan.floors[self.operation]
+
+    @property
+    def bounds(self) -> list[range]:
+        """For each operation, the words of staging that it does not keep."""
+        top = self.plan.staging.stop
+        return [
+            range(floor, top - kept)
+            for floor, kept in zip(self.plan.floors, self.kept, strict=True)
+        ]
+
+    def new_step(self) -> Step:
+        """A step of the current operation, to be filled in; it is the next one."""
+        step = Step(self.operation)
+        self.steps.append(step)
+        return step
 
     def put(self, opcode: Opcode, **values: int) -> None:
         self.program.append(instruction(opcode, **values))
+
+    def sizes(self) -> Sizes:
+        return Sizes(self.graph, self.config)
+
+    def tensor(self, view: View) -> QTensor:
+        return self.graph.tensors[view.tensor]
+
+    def layout(self, view: View) -> Layout:
+        return Layout.of(self.tensor(view), self.word)
+
+    def is_resident(self, view: View) -> bool:
+        """Whether rows, none of which lie elsewhere than the first, are in local memory."""
+        return self.residency.resident_rows(view) == view.rows
+
+    # ------------------------------------------------------------------------- constants
 
     def copy_in(self, dram: int, local: int, words: int) -> None:
         """DMA of contiguous words, split into rows that size fields can hold."""
@@ -94,7 +112,12 @@ class Emission:
     ) -> Load:
         """A load of constant bytes; `consume(address)` reads them at a word address."""
         address = self.constants.add(data)
-        words = words_of(data.size, 1, self.word)
+        return self.stored_load(address, words_of(data.size, 1, self.word), consume, **options)
+
+    def stored_load(
+        self, address: int, words: int, consume: Callable[[int], None], **options: Any
+    ) -> Load:
+        """The same for constants that are stored at a byte address already."""
         if self.config.dram == "none":
             return Load(None, consume, address=address // self.word, **options)
 
@@ -117,66 +140,125 @@ class Emission:
 
         return [self.constant_load(data, consume)]
 
-    def record_load(self, data: np.ndarray) -> Load:
-        """Scale records [n, 8] into the parameter ring."""
+    def record_load(self, data: np.ndarray, sizes: dict[str, int]) -> Load:
+        """Scale records [n, 8] into the parameter ring; sizes: `count` of LOAD_P, cut like the
+        instruction that uses them."""
 
         def consume(address: int) -> None:
-            self.put(Opcode.LOAD_P, count=len(data), p_address=address)
+            self.put(Opcode.LOAD_P, p_address=address, **sizes)
 
         words = words_of(len(data), 8, self.word)
         return self.constant_load(data.ravel(), consume, early=True, p_words=words)
 
-    def tensor(self, view: View) -> QTensor:
-        return self.graph.tensors[view.tensor]
-
-    def layout(self, view: View) -> Layout:
-        return Layout.of(self.tensor(view), self.word)
-
-    def place(self, view: View) -> Place:
-        return self.plan.local[view.tensor]
+    # ------------------------------------------------------------------- rows of tensors
 
     def rows_of(self, view: View, row: int, rows: int) -> View:
         return View(view.tensor, view.row + row, rows, view.col, view.cols)
 
-    def bring(self, view: View) -> None:
-        """Emits the DMA of rows of an input or a residual constant that are not there yet."""
-        tensor = self.tensor(view)
-        if tensor.role not in (Role.INPUT, Role.CONSTANT):
-            return
-        if tensor.role is Role.INPUT and self.config.dram != "readwrite":
-            return
-        if self.config.dram == "none":
-            return
-        place = self.place(view)
-        done = self.present.setdefault(view.tensor, [])
-        missing = [
-            row for row in range(view.row, view.row + view.rows) if not any(row in r for r in done)
-        ]
-        if not missing:
-            return
-        if tensor.role is Role.INPUT:
+    def home(self, view: View) -> int:
+        """Byte address in DRAM of the first element of a view."""
+        tensor, layout = self.tensor(view), self.layout(view)
+        if tensor.role is Role.CONSTANT:
+            base = self.constants.add(layout.pack(codes_of(tensor)))
+        else:
             base = self.plan.dram[tensor.name]
-        else:
-            base = self.constants.add(place.layout.pack(codes_of(tensor)))
-        row_bytes = place.layout.row_words * self.word
-        for part in _runs(missing):
-            done.append(part)
-            local = place.address + part.start * place.layout.row_words
-            words = len(part) * place.layout.row_words
-            self.copy_in(base + part.start * row_bytes, local, words)
+        return base + layout.word_of(view.row, view.col) * self.word
 
+    def move(self, opcode: Opcode, view: View, word: int, words: int, local: int) -> None:
+        """DMA between DRAM and a block of staging: `words` words of each row of a view, from its
+        word `word` on. Rows behind the runtime length stay."""
+        layout = self.layout(view)
+        sizes = self.sizes().rows("rows", view.rows, view).values
+        if layout.kind == "record":
+            sizes = {"rows": 1}
+        self.put(
+            opcode,
+            words=words,
+            local_address=local,
+            local_stride=words,
+            dram_address=self.home(view) + word * self.word,
+            dram_stride=layout.row_words * self.word,
+            **sizes,
+        )
 
-def row_groups(rows: int, group: int) -> list[tuple[int, int]]:
-    """(first row, rows) of consecutive groups."""
-    return [(row, min(group, rows - row)) for row in range(0, rows, group)]
+    def block_words(self, view: View, words: int) -> int:
+        """Words of a block in staging that holds `words` words of each row of a view."""
+        return words if self.layout(view).kind == "record" else view.rows * words
 
+    def row_words(self, view: View) -> int:
+        """Words from the first to the last of a row of a view; of all rows for records."""
+        layout = self.layout(view)
+        if layout.kind == "record":
+            return layout.words_of_rows(view.rows)
+        return words_of(layout.view_elements(view), layout.element_bytes, self.word)
 
-def _runs(numbers: list[int]) -> list[range]:
-    """Consecutive runs in an ascending list."""
-    runs: list[range] = []
-    for number in numbers:
-        if runs and runs[-1].stop == number:
-            runs[-1] = range(runs[-1].start, number + 1)
-        else:
-            runs.append(range(number, number + 1))
-    return runs
+    def load_rows(
+        self, view: View, word: int, words: int, consume: Callable[[int], None], **options: Any
+    ) -> Load:
+        """A load of rows that lie in DRAM, not before they are stored there."""
+
+        def fetch(staging: int) -> None:
+            self.move(Opcode.DMA_LOAD, view, word, words, staging)
+
+        after = -1
+        if view.tensor in self._stored:
+            after = int(self._stored[view.tensor][view.row : view.row + view.rows].max())
+        size = self.block_words(view, words)
+        return Load(fetch, consume, staging_words=size, after=after, **options)
+
+    def read_rows(self, step: Step, view: View, word: int = 0, words: int | None = None) -> Rows:
+        """Rows that a step reads: where they lie, or in staging, with their load in the step."""
+        words = self.row_words(view) if words is None else words
+        if self.is_resident(view):
+            return self.local_rows(view, word)
+        load = self.load_rows(view, word, words, lambda _: None, held=True)
+        step.loads.append(load)
+        return Rows(lambda: load.address, words)
+
+    def write_rows(self, step: Step, view: View, word: int = 0, words: int | None = None) -> Rows:
+        """Rows that a step writes: where they lie, or in staging, with their store in the step,
+        which must be the last one made."""
+        words = self.row_words(view) if words is None else words
+        if self.is_resident(view):
+            return self.local_rows(view, word)
+
+        def emit(address: int) -> None:
+            self.move(Opcode.DMA_STORE, view, word, words, address)
+
+        store = Store(self.block_words(view, words), emit)
+        step.stores.append(store)
+        stored = self._stored.setdefault(
+            view.tensor, np.full(self.graph.tensors[view.tensor].rows, -1)
+        )
+        stored[view.row : view.row + view.rows] = len(self.steps) - 1
+        return Rows(lambda: store.address, words)
+
+    def local_rows(self, view: View, word: int = 0) -> Rows:
+        """Rows in local memory; those of an input are brought when they are first used."""
+        place = self.plan.local[view.tensor]
+
+        def address() -> int:
+            self._bring(view)
+            return place.word(view) + word
+
+        return Rows(address, place.layout.row_words)
+
+    def _bring(self, view: View) -> None:
+        """Emits the DMA of rows of an input that are not in local memory yet."""
+        tensor = self.tensor(view)
+        if tensor.role is not Role.INPUT or self.config.dram != "readwrite":
+            return
+        layout = self.layout(view)
+        present = self._present.setdefault(tensor.name, np.zeros(tensor.rows, bool))
+        missing = np.flatnonzero(~present[view.row : view.row + view.rows])
+        for run in np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1):
+            if not run.size:
+                continue
+            first = view.row + int(run[0])
+            rows = View(view.tensor, first, len(run), 0, tensor.cols)
+            present[first : first + len(run)] = True
+            local = self.plan.local[tensor.name].address + first * layout.row_words
+            if self.graph.tokens is None or tensor.row_token is None:
+                self.copy_in(self.home(rows), local, len(run) * layout.row_words)
+            else:
+                self.move(Opcode.DMA_LOAD, rows, 0, layout.row_words, local)

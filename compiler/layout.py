@@ -51,9 +51,20 @@ class Layout:
 
     @property
     def words(self) -> int:
+        return self.words_of_rows(self.rows)
+
+    def words_of_rows(self, rows: int) -> int:
+        """Words of the first rows."""
         if self.kind == "record":
-            return words_of(self.rows, 8, self.word_bytes)
-        return self.rows * self.row_words
+            return words_of(rows, 8, self.word_bytes)
+        return rows * self.row_words
+
+    def word_of(self, row: int, col: int) -> int:
+        """Words from the start to the segment that starts at column `col` of a row. A row of
+        records is the first of its word."""
+        if self.kind == "record":
+            return self.words_of_rows(row)
+        return row * self.row_words + self.column_word(col)
 
     def column_word(self, col: int) -> int:
         """Words from the start of a row to the segment that starts at column `col`."""

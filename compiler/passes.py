@@ -67,8 +67,9 @@ def _(graph: QuantizedGraph) -> Iterator[str]:
 @describe.register
 def _(plan: Plan) -> Iterator[str]:
     for name, place in sorted(plan.local.items(), key=lambda item: item[1].address):
-        words = range(place.address, place.address + place.layout.words)
-        yield f"local words {words.start:6} to {words.stop:6}  {name}"
+        end = place.address + place.layout.words_of_rows(place.rows)
+        some = "" if place.rows == place.layout.rows else f", {place.rows} of its rows"
+        yield f"local words {place.address:6} to {end:6}  {name}{some}"
     yield f"local words {plan.staging.start:6} to {plan.staging.stop:6}  staging"
     for name, address in plan.dram.items():
         yield f"dram byte   {address:6}            {name}"

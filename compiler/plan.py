@@ -15,30 +15,35 @@ from gateformer.compiler.quantized import (
     QTensor,
     QuantizedGraph,
 )
+from gateformer.compiler.residency import Residency
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.errors import CapacityError
 
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor in local memory: first word and layout."""
+    """A tensor in local memory: first word, layout, and how many of its first rows are there."""
 
     address: int
     layout: Layout
+    rows: int
 
     def word(self, view: View) -> int:
         """Address of the first word of a view."""
-        row = view.row * self.layout.row_words
-        return self.address + row + self.layout.column_word(view.col)
+        return self.address + self.layout.word_of(view.row, view.col)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """local: tensors with a place in local memory. dram: byte addresses of inputs and outputs in
-    the DRAM window. staging: words of local memory through which constants and outputs pass."""
+    """local: tensors with rows in local memory. dram: byte addresses of inputs, outputs and of the
+    tensors with rows in DRAM, all in the DRAM window. constants_base: first byte behind them, in
+    DRAM or, without DRAM, in local memory. floors: for each operation, the first word of staging,
+    through which constants and rows in DRAM pass; staging: what all operations have of it."""
 
+    residency: Residency
     local: dict[str, Place]
     dram: dict[str, int]
+    constants_base: int
+    floors: list[int]
     staging: range
 
 
@@ -68,21 +73,16 @@ def writes(op: QOperation) -> list[str]:
             return [op.target.tensor]
 
 
-def residual_constants(graph: QuantizedGraph) -> set[str]:
-    """Constants that the epilogue adds: they are brought to local memory as a whole."""
-    return {
-        op.residual.tensor
+def loaded_tensors(graph: QuantizedGraph) -> dict[str, np.ndarray]:
+    """Without external memory: tensors that lie among the program's constants, since nothing can
+    copy within local memory, with their contents before the start."""
+    contents = {
+        op.residual.tensor: codes_of(graph.tensors[op.residual.tensor])
         for op in graph.operations
         if isinstance(op, QGemm)
         and op.residual is not None
         and graph.tensors[op.residual.tensor].role is Role.CONSTANT
     }
-
-
-def loaded_tensors(graph: QuantizedGraph) -> dict[str, np.ndarray]:
-    """Without external memory: tensors that lie among the program's constants, since nothing can
-    copy within local memory, with their contents before the start."""
-    contents = {name: codes_of(graph.tensors[name]) for name in residual_constants(graph)}
     for op in graph.operations:
         if isinstance(op, QCopy):
             tensor = graph.tensors[op.target.tensor]
@@ -102,39 +102,24 @@ def codes_of(tensor: QTensor) -> np.ndarray:
     return tensor.codes
 
 
-def streamed_outputs(graph: QuantizedGraph, config: AcceleratorConfig) -> set[str]:
-    """Outputs that need no place in local memory: only Gemms write them, nothing reads them."""
-    if config.dram != "readwrite":
-        return set()
-    names = {t.name for t in graph.tensors.values() if t.role is Role.OUTPUT}
-    for op in graph.operations:
-        names -= set(reads(op))
-        if not isinstance(op, QGemm):
-            names -= set(writes(op))
-    return names
-
-
-def _lifetimes(graph: QuantizedGraph, config: AcceleratorConfig) -> dict[str, range]:
-    """For every tensor in local memory, the operations during which its place is taken."""
+def lifetimes(graph: QuantizedGraph, config: AcceleratorConfig) -> dict[str, range]:
+    """For every tensor that is no constant, the operations during which its place is taken."""
     last = len(graph.operations)
-    residuals = residual_constants(graph)
-    streamed = streamed_outputs(graph, config)
     spans: dict[str, range] = {}
     for index, op in enumerate(graph.operations):
         for name in [*reads(op), *writes(op)]:
-            tensor = graph.tensors[name]
-            if name in streamed or (tensor.role is Role.CONSTANT and name not in residuals):
+            if graph.tensors[name].role is Role.CONSTANT:
                 continue
             first = spans[name].start if name in spans else index
             spans[name] = range(first, index + 1)
     for tensor in graph.tensors.values():
-        if tensor.role is Role.OUTPUT and tensor.name in spans:
+        if tensor.name not in spans:
+            continue
+        if tensor.role is Role.OUTPUT:
             spans[tensor.name] = range(spans[tensor.name].start, last)
-    if config.dram != "readwrite":
-        # The host writes inputs before the start and reads outputs after the end.
-        for tensor in graph.tensors.values():
-            if tensor.role in (Role.INPUT, Role.OUTPUT) and tensor.name in spans:
-                spans[tensor.name] = range(0, last)
+        if config.dram != "readwrite" and tensor.role in (Role.INPUT, Role.OUTPUT):
+            # The host writes inputs before the start and reads outputs after the end.
+            spans[tensor.name] = range(0, last)
     if config.dram == "none":
         for name in loaded_tensors(graph):
             spans.pop(name, None)
@@ -145,10 +130,10 @@ def _overlap(a: range, b: range) -> bool:
     return a.start < b.stop and b.start < a.stop
 
 
-def _first_fit(spans: dict[str, range], sizes: dict[str, int]) -> tuple[dict[str, int], int]:
-    """Word addresses for tensors with the given lifetimes, largest first, and the words used."""
+def first_fit(spans: dict[str, range], sizes: dict[str, int]) -> dict[str, int]:
+    """Addresses for tensors with the given lifetimes and sizes, largest first."""
     addresses: dict[str, int] = {}
-    for name in sorted(spans, key=lambda n: (-sizes[n], spans[n].start, n)):
+    for name in sorted(sizes, key=lambda n: (-sizes[n], spans[n].start, n)):
         taken = sorted(
             (addresses[other], addresses[other] + sizes[other])
             for other in addresses
@@ -160,38 +145,54 @@ def _first_fit(spans: dict[str, range], sizes: dict[str, int]) -> tuple[dict[str
                 break
             address = max(address, high)
         addresses[name] = address
-    used = max((addresses[n] + sizes[n] for n in addresses), default=0)
-    return addresses, used
+    return addresses
 
 
-def plan_memory(graph: QuantizedGraph, config: AcceleratorConfig, minimum_staging: int) -> Plan:
-    """Places tensors by their lifetimes; what is left of local memory is staging.
-
-    minimum_staging: words that the schedule needs to stream constants and outputs. Raises
-    CapacityError when the activations and that do not fit.
-    """
-    layouts = {t.name: Layout.of(t, config.word_bytes) for t in graph.tensors.values()}
-    spans = _lifetimes(graph, config)
-    sizes = {name: layouts[name].words for name in spans}
-    addresses, used = _first_fit(spans, sizes)
-    if used + minimum_staging > config.local_words:
-        need = -(-(used + minimum_staging) * config.word_bytes // 1024)
-        largest = max(spans, key=lambda n: sizes[n], default="-")
-        raise CapacityError(
-            f"the model needs {need} KiB of local memory ({used * config.word_bytes // 1024} of "
-            f"them for activations, the largest {largest!r}), config {config.name!r} has "
-            f"{config.local_kib}: raise local_kib"
-        )
-    dram: dict[str, int] = {}
-    if config.dram == "readwrite":
-        offset = 0
-        for tensor in _external(graph):
-            dram[tensor.name] = offset
-            size = layouts[tensor.name].words * config.word_bytes
-            offset += -(-size // config.burst_bytes) * config.burst_bytes
-    local = {name: Place(addresses[name], layouts[name]) for name in spans}
-    return Plan(local, dram, range(used, config.local_words))
+def high_words(
+    operations: int, spans: dict[str, range], sizes: dict[str, int], addresses: dict[str, int]
+) -> np.ndarray:
+    """For each operation, the end of the tensors that live during it."""
+    high = np.zeros(operations, np.int64)
+    for name, address in addresses.items():
+        part = high[spans[name].start : spans[name].stop]
+        np.maximum(part, address + sizes[name], out=part)
+    return high
 
 
-def _external(graph: QuantizedGraph) -> list[QTensor]:
-    return [t for t in graph.tensors.values() if t.role in (Role.INPUT, Role.OUTPUT)]
+def place_tensors(
+    graph: QuantizedGraph, residency: Residency, spans: dict[str, range]
+) -> tuple[dict[str, Place], np.ndarray]:
+    """Places the resident rows of every tensor; also, for each operation, the first word of
+    staging."""
+    word = residency.config.word_bytes
+    layouts = {name: Layout.of(graph.tensors[name], word) for name in spans}
+    rows = {name: residency.resident(name) for name in spans}
+    sizes = {name: layouts[name].words_of_rows(rows[name]) for name in spans if rows[name]}
+    addresses = first_fit(spans, sizes)
+    high = high_words(len(graph.operations), spans, sizes, addresses)
+    local = {name: Place(addresses[name], layouts[name], rows[name]) for name in addresses}
+    return local, high
+
+
+def place_in_dram(
+    graph: QuantizedGraph, residency: Residency, spans: dict[str, range]
+) -> tuple[dict[str, int], int]:
+    """Byte addresses in the DRAM window of inputs, outputs and tensors with rows in DRAM, and the
+    end. Values that do not live at once share addresses: the one DMA engine works in order."""
+    config = residency.config
+    if config.dram != "readwrite":
+        return {}, 0
+    homes: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    offset = 0
+    for tensor in graph.tensors.values():
+        size = Layout.of(tensor, config.word_bytes).words * config.word_bytes
+        size = -(-size // config.burst_bytes) * config.burst_bytes
+        if tensor.role in (Role.INPUT, Role.OUTPUT):
+            homes[tensor.name] = offset
+            offset += size
+        elif tensor.name in spans and residency.resident(tensor.name) < tensor.rows:
+            sizes[tensor.name] = size
+    values = first_fit(spans, sizes)
+    end = max((values[name] + sizes[name] for name in values), default=0)
+    return homes | {name: offset + address for name, address in values.items()}, offset + end

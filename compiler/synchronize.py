@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gateformer.compiler.accesses import Access, accesses
+from gateformer.compiler.accesses import Access, Block, accesses
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import (
     SEMAPHORE_MAX,
@@ -21,6 +21,10 @@ from gateformer.spec.isa import (
 )
 
 _COUNT = len(SYNC_ENGINES)
+_PRODUCERS = [
+    [int(p) for p in SYNC_ENGINES if semaphore_exists(p, consumer)] for consumer in SYNC_ENGINES
+]
+"""For each engine, those that can give it tokens."""
 
 
 @dataclass
@@ -40,8 +44,8 @@ class _Synchronizer:
         self.config = config
         self.engines = [_Engine() for _ in SYNC_ENGINES]
         shape = (_COUNT, config.local_words)
-        self.last_read = np.full(shape, -1, np.int64)
-        self.last_write = np.full(shape, -1, np.int64)
+        self.last_read = np.full(shape, -1, np.int32)
+        self.last_write = np.full(shape, -1, np.int32)
         self.tokens: dict[tuple[int, int], list[tuple[int, int]]] = {}
         """For each (producer, consumer): (producer step, consumer's program position)."""
         self.waits: dict[tuple[int, int], int] = {}
@@ -51,21 +55,21 @@ class _Synchronizer:
         """Orders one engine's part of the instruction at `position` after all it depends on."""
         consumer = int(access.engine)
         state = self.engines[consumer]
-        for producer in range(_COUNT):
-            if not semaphore_exists(Engine(producer), access.engine):
-                continue
-            step = max(
-                _latest(self.last_write[producer], access.reads),
-                _latest(self.last_write[producer], access.writes),
-                _latest(self.last_read[producer], access.writes),
-            )
-            if step > state.known[producer]:
-                self._order(producer, step, consumer, position)
+        latest = np.full(_COUNT, -1)
+        for block in (*access.reads, *access.writes):
+            np.maximum(latest, _latest(self.last_write, block), out=latest)
+        for block in access.writes:
+            np.maximum(latest, _latest(self.last_read, block), out=latest)
+        for producer in _PRODUCERS[consumer]:
+            if latest[producer] > state.known[producer]:
+                self._order(producer, int(latest[producer]), consumer, position)
         step = len(state.steps)
         state.steps.append(position)
         state.at.append(list(state.known))
-        self.last_read[consumer, access.reads] = step
-        self.last_write[consumer, access.writes] = step
+        for block in access.reads:
+            _rows(self.last_read[consumer], block)[...] = step
+        for block in access.writes:
+            _rows(self.last_write[consumer], block)[...] = step
 
     def _order(self, producer: int, step: int, consumer: int, position: int) -> None:
         """Adds a token so that `producer`'s step is complete before the consumer goes on."""
@@ -89,8 +93,22 @@ class _Synchronizer:
         known[producer] = max(known[producer], step)
 
 
-def _latest(steps: np.ndarray, words: np.ndarray) -> int:
-    return int(steps[words].max()) if len(words) else -1
+def _rows(words: np.ndarray, block: Block) -> np.ndarray:
+    """The words of a block, of an array whose last axis is addresses: [..., rows, words]."""
+    if block.rows == 1:
+        return words[..., None, block.address : block.address + block.words]
+    end = block.address + (block.rows - 1) * block.stride + block.words
+    step = words.strides[-1]
+    return np.lib.stride_tricks.as_strided(
+        words[..., block.address : end],
+        (*words.shape[:-1], block.rows, block.words),
+        (*words.strides[:-1], block.stride * step, step),
+    )
+
+
+def _latest(steps: np.ndarray, block: Block) -> np.ndarray:
+    """The last step of each engine that touched a block: [engines]."""
+    return _rows(steps, block).max(axis=(-2, -1))
 
 
 def synchronize(config: AcceleratorConfig, program: list[Instruction]) -> list[Instruction]:

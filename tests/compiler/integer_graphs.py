@@ -27,9 +27,12 @@ class Builder:
         self.tensors: dict[str, QTensor] = {}
         self.operations: list[QOperation] = []
 
-    def tensor(self, name, rows, cols, role=Role.VALUE, kind="int8", segment=None, codes=None):
+    def tensor(
+        self, name, rows, cols, role=Role.VALUE, kind="int8", segment=None, codes=None, **marks
+    ):
+        """marks: row_token, col_tokens."""
         scale = 0.05 if role in (Role.INPUT, Role.OUTPUT) else None
-        tensor = QTensor(name, rows, cols, role, segment or cols, kind, scale, 0, codes)
+        tensor = QTensor(name, rows, cols, role, segment or cols, kind, scale, 0, codes, **marks)
         self.tensors[name] = tensor
         return whole(tensor)
 
@@ -71,8 +74,8 @@ class Builder:
 
         self.operations.append(QNorm(name, source, 1000, gain(int8, 3000), gain(int16, 30000)))
 
-    def done(self) -> QuantizedGraph:
-        return QuantizedGraph(self.tensors, tuple(self.operations))
+    def done(self, tokens=None) -> QuantizedGraph:
+        return QuantizedGraph(self.tensors, tuple(self.operations), tokens)
 
 
 def product(config, m, n, k, seed=0, kind="int16"):
@@ -151,3 +154,56 @@ def block(g, p, stream, tokens, dim, heads, size, hidden):
     s3 = g.tensor(p + "s3", tokens, dim, kind="int16")
     g.gemm(p + "down", h1, g.weights(p + "w.down", dim, hidden), s3, residual=s2, spread=3000.0)
     return s3
+
+
+def post_norm(config, tokens, dim, heads, size, hidden, layers=1, seed=0):
+    """BERT's encoder: embeddings come in as int16, each block norms after it adds. A runtime length
+    can cut the tokens."""
+    g = Builder(config, seed)
+    x = g.tensor("x", tokens, dim, Role.INPUT, "int16", row_token=0)
+    stream = g.tensor("stream", tokens, dim, kind="int16", row_token=0)
+    codes = g.tensor("codes", tokens, dim, row_token=0)
+    g.norm("norm", x, dim, int8=codes, int16=stream)
+    for layer in range(layers):
+        last = layer == layers - 1
+        stream, codes = post_norm_block(
+            g, f"b{layer}.", stream, codes, tokens, dim, heads, size, hidden, last
+        )
+    return g.done(tokens)
+
+
+def post_norm_block(g, p, stream, codes, tokens, dim, heads, size, hidden, last):
+    """One post-norm block; returns the views of its two outputs, int16 and int8."""
+    width = heads * size
+    rows = {"row_token": 0}
+    q, k, o = (g.tensor(p + n, tokens, width, segment=size, **rows) for n in "qko")
+    for view, n in ((q, "q"), (k, "k")):
+        g.gemm(p + n, codes, g.weights(p + "w." + n, width, dim), view)
+    v = g.tensor(p + "v", width, tokens, col_tokens=True)
+    g.gemm(p + "v", g.weights(p + "w.v", width, dim), codes, v, by_row=True)
+    table = np.rint(127 * np.exp(-0.04 * np.arange(256))).astype(np.uint8)
+    for h in range(heads):
+        n = f"{p}h{h}."
+        s, pr = (g.tensor(n + x, tokens, tokens, col_tokens=True, **rows) for x in "sp")
+        r = g.tensor(n + "r", tokens, 1, kind="record", **rows)
+        part = {x.tensor: View(x.tensor, 0, tokens, h * size, size) for x in (q, k, o)}
+        g.gemm(n + "scores", part[p + "q"], part[p + "k"], s)
+        g.operations.append(QSoftmax(n + "softmax", s, pr, r.tensor, table, 1 << 28, tokens))
+        vh = View(v.tensor, h * size, size, 0, tokens)
+        g.gemm(n + "mix", pr, vh, part[p + "o"], records=r.tensor)
+    sum1 = g.tensor(p + "sum1", tokens, dim, kind="int16", **rows)
+    weights = g.weights(p + "w.o", dim, width, segment=size)
+    g.gemm(p + "out", o, weights, sum1, residual=stream, spread=3000.0)
+    stream = g.tensor(p + "stream", tokens, dim, kind="int16", **rows)
+    codes = g.tensor(p + "codes", tokens, dim, **rows)
+    g.norm(p + "norm1", sum1, dim, int8=codes, int16=stream)
+    h1 = g.tensor(p + "hidden", tokens, hidden, **rows)
+    g.gemm(p + "up", codes, g.weights(p + "w.up", hidden, dim), h1, activation=g.activation())
+    sum2 = g.tensor(p + "sum2", tokens, dim, kind="int16", **rows)
+    down = g.weights(p + "w.down", dim, hidden)
+    g.gemm(p + "down", h1, down, sum2, residual=stream, spread=3000.0)
+    role = Role.OUTPUT if last else Role.VALUE
+    stream = g.tensor(p + "stream2", tokens, dim, role, "int16", **rows)
+    codes = None if last else g.tensor(p + "codes2", tokens, dim, **rows)
+    g.norm(p + "norm2", sum2, dim, int8=codes, int16=stream)
+    return stream, codes

@@ -51,27 +51,36 @@ GRAPHS = {
     "encoder": lambda c: integer_graphs.encoder(c, 17, 48, 3, 16, 96, 2, seed=1),
     "odd": lambda c: integer_graphs.encoder(c, 70, 20, 2, 12, 36, 1, seed=2),
     "product": lambda c: integer_graphs.product(c, 100, 200, 96),
+    "spilled": lambda c: integer_graphs.post_norm(c, 70, 64, 2, 32, 256, 1),
+    "parts": lambda c: integer_graphs.product(c, 40, 20, 2500),
 }
 
 
 @pytest.mark.parametrize("config", [TINY, SMALL, ECP5_85K], ids=lambda c: c.name)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_hazard_is_ordered(config, name):
+    if name == "spilled":
+        config = config.replace(local_kib=16)
     program = compile_quantized(GRAPHS[name](config), config).instructions
     nodes = nodes_of(config, program)
     before = happens_before(nodes)
     readers = [[] for _ in range(config.local_words)]
     writers = [-1] * config.local_words
     for index, (_, access, _, _) in enumerate(nodes):
-        for word in access.reads:
+        reads, writes = words_of(access.reads), words_of(access.writes)
+        for word in reads:
             assert writers[word] < 0 or ordered(nodes, before, writers[word], index)
-        for word in access.writes:
+        for word in writes:
             for other in [writers[word], *readers[word]]:
                 assert other < 0 or ordered(nodes, before, other, index)
-        for word in access.reads:
+        for word in reads:
             readers[word].append(index)
-        for word in access.writes:
+        for word in writes:
             writers[word], readers[word] = index, []
+
+
+def words_of(blocks):
+    return np.concatenate([np.zeros(0, int), *(block.addresses() for block in blocks)])
 
 
 def ordered(nodes, before, first, second):
@@ -100,5 +109,5 @@ def check_pairs(nodes, before):
     for second, (_, access, _, _) in enumerate(nodes):
         for first in range(second):
             other = nodes[first][1]
-            if np.intersect1d(other.writes, access.reads).size:
+            if np.intersect1d(words_of(other.writes), words_of(access.reads)).size:
                 assert ordered(nodes, before, first, second)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from gateformer.compiler.backend import compile_quantized
-from gateformer.compiler.host_model import layout_of
 from gateformer.compiler.graph import Role
+from gateformer.compiler.host_model import layout_of
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.sim.golden_program import GoldenMachine
 from gateformer.spec.configs import ECP5_85K, SMALL, TINY
@@ -68,13 +68,10 @@ def test_products(config, sizes, kind):
     assert np.array_equal(got["y"], expected["y"])
 
 
-@pytest.mark.parametrize(
-    ("sizes", "word"),
-    [((8, 8, 3000), "a_depth"), ((300, 8, 1000), "local_kib")],
-)
-def test_what_does_not_fit_names_the_parameter(sizes, word):
-    with pytest.raises(CapacityError, match=word):
-        compile_quantized(integer_graphs.product(SMALL, *sizes), SMALL)
+def test_without_dram_to_write_activations_must_fit():
+    config = SMALL.replace(dram="readonly")
+    with pytest.raises(CapacityError, match="local_kib"):
+        compile_quantized(integer_graphs.product(config, 300, 8, 1000), config)
 
 
 def test_a_program_without_an_end_is_refused():

@@ -1,0 +1,47 @@
+"""The words of local memory that no tensor occupies: what streams passes through them."""
+
+
+class Staging:
+    """Allocation in program order, within bounds that move with the operations.
+
+    circular: blocks are searched upwards from where the last one ended, so that words are used
+    again as late as possible; else from the lower bound on, which leaves the fewest holes.
+    """
+
+    def __init__(self, words: range, *, circular: bool) -> None:
+        self.bounds = words
+        self.circular = circular
+        self.position = words.start
+        self.taken: dict[int, int] = {}
+
+    def gaps(self, bounds: range) -> list[tuple[int, int]]:
+        """Free blocks (first word, end) within bounds, ascending."""
+        low = bounds.start
+        free = []
+        for start in sorted(self.taken):
+            if start > low:
+                free.append((low, min(start, bounds.stop)))
+            low = max(low, start + self.taken[start])
+        free.append((low, bounds.stop))
+        return [(a, b) for a, b in free if a < b]
+
+    def allocate(self, count: int, bounds: range | None = None) -> int | None:
+        """First word of a free block within bounds (None: those of now), or None if there is
+        none."""
+        gaps = self.gaps(self.bounds if bounds is None else bounds)
+        fitting = [a for a, b in gaps if b - a >= count]
+        if self.circular:
+            later = [max(a, self.position) for a, b in gaps if b - max(a, self.position) >= count]
+            fitting = later + fitting
+        if not fitting:
+            return None
+        self.taken[fitting[0]] = count
+        self.position = fitting[0] + count
+        return fitting[0]
+
+    def free(self, address: int) -> None:
+        del self.taken[address]
+
+    def largest_gap(self, bounds: range) -> int:
+        """Words of the largest free block within bounds."""
+        return max((b - a for a, b in self.gaps(bounds)), default=0)

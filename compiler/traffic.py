@@ -1,0 +1,110 @@
+"""What an operation needs of staging, and how much it moves from and to DRAM."""
+
+from gateformer.compiler.gemm_geometry import GemmGeometry, group_sizes, modest_group
+from gateformer.compiler.graph import View
+from gateformer.compiler.layout import Layout, words_of
+from gateformer.compiler.quantized import QCopy, QGemm, QNorm, QOperation, QSoftmax, QuantizedGraph
+from gateformer.compiler.residency import Residency
+
+RECORD_BYTES = 8
+
+
+def views_of(op: QSoftmax | QNorm, graph: QuantizedGraph) -> list[View]:
+    """The row blocks that a row operation reads and writes, the source first."""
+    match op:
+        case QSoftmax():
+            record = graph.tensors[op.records]
+            return [op.source, op.target, View(record.name, op.target.row, op.target.rows, 0, 1)]
+        case QNorm():
+            return [op.source, *(g.target for g in (op.int8, op.int16) if g is not None)]
+
+
+def _row_words(view: View, residency: Residency) -> int:
+    """Words of a row of a view, at most."""
+    word = residency.config.word_bytes
+    tensor = residency.graph.tensors[view.tensor]
+    return words_of(Layout.of(tensor, word).view_elements(view), _bytes(view, residency), word)
+
+
+def _bytes(view: View, residency: Residency) -> int:
+    tensor = residency.graph.tensors[view.tensor]
+    return Layout.of(tensor, residency.config.word_bytes).element_bytes
+
+
+def constant_words(op: QSoftmax | QNorm, word_bytes: int) -> int:
+    """Words of the table or the gains that an operation wants."""
+    match op:
+        case QSoftmax():
+            return words_of(op.table.nbytes, 1, word_bytes)
+        case QNorm():
+            return words_of(op.source.cols, RECORD_BYTES, word_bytes)
+
+
+def row_group(op: QSoftmax | QNorm, residency: Residency, room: int) -> int | None:
+    """The largest group of rows whose blocks fit staging twice; None where none does."""
+    for group in group_sizes(residency.config):
+        if row_room(op, residency, group) <= room:
+            return group
+    return None
+
+
+def row_room(op: QSoftmax | QNorm, residency: Residency, group: int) -> int:
+    """Words of staging for two groups of a softmax or norm, and for its table."""
+    words = 0
+    for view in views_of(op, residency.graph):
+        if residency.spilled_rows(view):
+            words += 2 * min(group, view.rows) * _row_words(view, residency)
+    if residency.config.dram != "none":
+        words += constant_words(op, residency.config.word_bytes)
+    return words
+
+
+def least_room(op: QOperation, residency: Residency, *, tiny: bool) -> int:
+    """Words of staging without which an operation cannot run; with `tiny` groups, or groups that
+    keep the array busy."""
+    config = residency.config
+    group = group_sizes(config)[-1] if tiny else modest_group(config)
+    return _room(op, residency, group, one_chunk=False)
+
+
+def good_room(op: QOperation, residency: Residency) -> int:
+    """Words of staging with which no weight comes from DRAM more than once."""
+    return _room(op, residency, modest_group(residency.config), one_chunk=True)
+
+
+def _room(op: QOperation, residency: Residency, group: int, *, one_chunk: bool) -> int:
+    match op:
+        case QGemm():
+            geometry = GemmGeometry(op, residency.graph, residency)
+            return geometry.least_room(group, one_chunk=one_chunk)
+        case QSoftmax() | QNorm():
+            return row_room(op, residency, group)
+        case QCopy():
+            spilled = residency.spilled_rows(op.target)
+            return 2 * min(spilled, 1) * _row_words(op.target, residency)
+
+
+def moved_bytes(op: QOperation, residency: Residency, room: int) -> int:
+    """Bytes from and to DRAM with `room` words of staging, at least what the operation needs."""
+    match op:
+        case QGemm():
+            return _gemm_bytes(op, residency, room)
+        case QSoftmax() | QNorm():
+            return sum(_view_bytes(view, residency) for view in views_of(op, residency.graph))
+        case QCopy():
+            return _view_bytes(op.target, residency)
+
+
+def _view_bytes(view: View, residency: Residency) -> int:
+    words = residency.spilled_rows(view) * _row_words(view, residency)
+    return words * residency.config.word_bytes
+
+
+def _gemm_bytes(op: QGemm, residency: Residency, room: int) -> int:
+    geometry = GemmGeometry(op, residency.graph, residency)
+    tiling = geometry.choose(room)
+    chunks = len(tiling.chunks) if tiling is not None else 1
+    total = _view_bytes(op.a, residency) + _view_bytes(op.out, residency)
+    if op.residual is not None:
+        total += _view_bytes(op.residual, residency)
+    return total + chunks * _view_bytes(op.b, residency)
