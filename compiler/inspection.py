@@ -11,6 +11,7 @@ from gateformer.compiler.lowering import lower
 from gateformer.compiler.lowering_context import ENGINE_OPERATORS, PRODUCTS, TRANSPARENT
 from gateformer.compiler.lowering_matrices import UnsupportedError
 from gateformer.compiler.quantize_form import IntegerForm
+from gateformer.compiler.quantize_grids import FileGrids
 from gateformer.spec.errors import ModelError
 
 Place = Literal[
@@ -89,6 +90,7 @@ def inspect(model: ImportedModel) -> Inspection:
     while current.outputs:
         try:
             graph = lower(current)
+            FileGrids(IntegerForm(graph))
             break
         except UnsupportedError as error:
             # What a cut made an output may be what no engine can return, and no fault of the model.

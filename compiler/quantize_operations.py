@@ -120,7 +120,14 @@ class Builder:
         biases = np.broadcast_to(offsets, count)
         if bias is not None:
             biases = biases + np.rint(bias / sums).astype(np.int64)
-        limit = 2**31 - 1 - op.a.cols * 127 * 128
+        zero = (
+            0
+            if op.activation or op.out.tensor in form.wide
+            else self._scales.narrow[op.out.tensor][1]
+        )
+        if zero:
+            biases = biases + np.rint(zero * self._scales.result(op) / sums).astype(np.int64)
+        limit = 2**31 - 1 - op.a.cols * 128 * 128
         ratios = sums / self._scales.result(op)
         records = _records(op.name, np.clip(biases, -limit, limit), ratios)
         return QGemm(op.name, a, b, out, records, by_row, self._activation(op), residual)
@@ -131,7 +138,8 @@ class Builder:
         if (weights.rows, weights.cols) != (tensor.rows, tensor.cols):
             raise ModelError(f"operation {op.name!r}: its weights are a part of a constant")
         rows = self._scales.weight_rows(op)
-        data = np.clip(np.rint(self._scales.block(op) / rows[:, None]), -127, 127)
+        least = -128 if op.name in self._scales.grids.rows else -127
+        data = np.clip(np.rint(self._scales.block(op) / rows[:, None]), least, 127)
         result = data.astype(np.int8)
         self._add(
             QTensor(

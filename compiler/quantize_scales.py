@@ -9,9 +9,11 @@ from gateformer.compiler.activations import ACTIVATIONS
 from gateformer.compiler.calibration import Calibration, Statistics, statistics_of
 from gateformer.compiler.graph import Gemm, Norm, Role
 from gateformer.compiler.quantize_form import IntegerForm
+from gateformer.compiler.quantize_grids import FileGrids
 from gateformer.compiler.quantize_options import QuantizationOptions
 from gateformer.compiler.smoothing import smooth
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.errors import ModelError
 
 LARGEST_SCALE = 65535 / 65536
 """The largest ratio of a scale record."""
@@ -30,7 +32,7 @@ class Scales:
 
     narrow: scale and zero point of every int8 tensor but weights and softmax's results. wide: scale
     of every int16 tensor. activation: of each operation with an activation, the scale of what goes
-    into it. channels: the int8 tensors whose channels are smoothed.
+    into it. channels: the int8 tensors whose channels are smoothed. grids: what the file decides.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class Scales:
         self.narrow: dict[str, tuple[float, int]] = {}
         self.wide: dict[str, float] = {}
         self.activation: dict[str, float] = {}
-        self.channels = smooth(form, calibration, options.smoothing, options.centering)
+        self.grids = FileGrids(form)
+        channels = smooth(form, calibration, options.smoothing, options.centering)
+        self.channels = {n: c for n, c in channels.items() if n not in self.grids.fixed}
         self._form = form
         self._graph = form.graph
         self._config = config
@@ -77,11 +81,12 @@ class Scales:
         return limits
 
     def weight_rows(self, op: Gemm) -> np.ndarray:
-        """The scale of each weight row: its largest weight is 127, unless the row is so small that
-        its record or its bias would not fit. All rows share one where the bias goes by column."""
+        """The scale of each weight row: the file's own, or its largest weight is 127, unless the
+        row is so small that its record or its bias would not fit. All rows share one where the bias
+        goes by column."""
         follows = self._form.follows(op)
         unit = op.factor * self.narrow[self._form.other(op).tensor][0]
-        result = self._limits[op.name] / 127
+        result = self.grids.rows.get(op.name, self._limits[op.name] / 127)
         bias = self.bias(op)
         if bias is not None:
             limit = np.abs(bias) / (unit * BIAS_LIMIT)
@@ -118,6 +123,9 @@ class Scales:
         options, form = self._options, self._form
         met = {view.tensor for op in form.gemms if (view := form.weights(op))}
         for name in sorted(form.narrow - set(form.softmaxes) - met):
+            if name in self.grids.narrow:
+                self.narrow[name] = self.grids.narrow[name]
+                continue
             statistics = self._statistics(name)
             if name in self.channels:
                 channels = self.channels[name]
@@ -183,6 +191,11 @@ class Scales:
             for member in self._form.groups:
                 if self._form.groups[member] == group:
                     self.wide[member] *= by
+        elif name in self.grids.narrow:
+            raise ModelError(
+                f"operation {op.name!r}: the file rounds its result to a scale that is {by:.3g} "
+                "times finer than the sums it comes from, which no scale record can multiply by"
+            )
         else:
             scale, zero = self.narrow[name]
             self.narrow[name] = scale * by, zero

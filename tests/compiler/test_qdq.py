@@ -6,13 +6,24 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import onnxruntime.quantization as ort_quantization
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gateformer.compiler.codes import dequantize, quantize_input
+from gateformer.compiler.graph import Role
+from gateformer.compiler.host_execution import HostRunner
 from gateformer.compiler.importer import ImportedModel, evaluate, import_model
+from gateformer.compiler.inspection import inspect
+from gateformer.compiler.lowering import lower
+from gateformer.compiler.quantize import quantize
+from gateformer.compiler.quantized import QuantizedGraph
 from gateformer.compiler.reference import reference_session
+from gateformer.compiler.samples import split_samples
 from gateformer.examples.digits.demo import CALIBRATION, MODEL
+from gateformer.sim.golden_graph import run_quantized
+from gateformer.spec.configs import find_config
 from gateformer.spec.errors import ModelError
 
 node = helper.make_node
@@ -174,8 +185,8 @@ def test_erf_plus_one_needs_no_relu(tmp_path: Path) -> None:
           node("DequantizeLinear", ["q", "s", "u"], ["y"])], "QDQ"),
         ([node("Cast", ["x"], ["q"], to=TensorProto.INT8),
           node("DequantizeLinear", ["q", "s", "i"], ["y"])], "QuantizeLinear"),
-        ([node("DequantizeLinear", ["w", "negative", "i"], ["d"]), node("MatMul", ["x", "d"], ["y"])],
-         "not positive"),
+        ([node("DequantizeLinear", ["w", "negative", "i"], ["d"]),
+          node("MatMul", ["x", "d"], ["y"])], "not positive"),
         ([node("DequantizeLinear", ["w", "ws", "wz"], ["d"], axis=0),
           node("MatMul", ["x", "d"], ["y"])], "one scale for each index of axis 0"),
     ],
@@ -241,3 +252,110 @@ def test_files_of_onnxruntime(quantized: Callable[..., Path], kind: str) -> None
         feeds = {name: file[name][3] for name in file.files}
     expected = reference_session(path).run(None, feeds)[0]
     np.testing.assert_allclose(run(model, feeds)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------- integers from it
+
+
+def golden(path: Path, samples: dict[str, np.ndarray]) -> tuple[QuantizedGraph, list[np.ndarray]]:
+    """The integer graph, and the model's first output for each sample by the golden model."""
+    config = find_config("ecp5-85k")
+    graph = lower(import_model(path))
+    quantized = quantize(graph, config, samples)
+    before, after = HostRunner(graph.host.before), HostRunner(graph.host.after)
+    tensors = quantized.tensors.values()
+    results = []
+    for sample in split_samples(samples):
+        values = before.run(sample)
+        codes = {t.name: quantize_input(t, values[t.name]) for t in tensors if t.role is Role.INPUT}
+        found = run_quantized(quantized, codes, config)
+        outputs = {t.name: dequantize(t, found[t.name]) for t in tensors if t.role is Role.OUTPUT}
+        results.append(next(iter(after.run(outputs).values())))
+    return quantized, results
+
+
+def decibels(exact: np.ndarray, got: np.ndarray) -> float:
+    return float(10 * np.log10(np.square(exact).sum() / np.square(exact - got).sum()))
+
+
+def test_the_grid_between_two_products(tmp_path: Path) -> None:
+    """Asymmetric codes: what the file's own integers compute, but for one step here and there."""
+    nodes = [
+        *pair("x", "xf"),
+        *LINEAR,
+        *pair("a", "af"),
+        node("DequantizeLinear", ["w2", "ws2"], ["wf2"], axis=0),
+        node("Gemm", ["af", "wf2"], ["y"], transB=1),
+    ]
+    SCALARS["w2"] = RANDOM.integers(-128, 128, (5, 6)).astype(np.int8)
+    SCALARS["w2"][2, 3] = -128
+    SCALARS["ws2"] = RANDOM.uniform(0.01, 0.02, 5).astype(np.float32)
+    path = build(tmp_path / "m.onnx", nodes)
+    x = RANDOM.normal(0, 1.5, (20, 4, 8)).astype(np.float32)
+    quantized, results = golden(path, {"x": x})
+    given = next(t for t in quantized.tensors.values() if t.role is Role.INPUT)
+    between = quantized.tensors["a"]
+    for tensor in (given, between):
+        assert (tensor.scale, tensor.zero) == (np.float32(0.05), 100 - 128)
+    np.testing.assert_array_equal(quantized.tensors["a/weight"].codes, WEIGHT.T)
+    np.testing.assert_array_equal(quantized.tensors["y/matrix/weight"].codes, SCALARS["w2"])
+    session = onnxruntime.InferenceSession(path)
+    expected = np.stack([session.run(None, {"x": rows})[0] for rows in x])
+    assert decibels(expected, np.stack(results)) > 45
+    step = 0.05 * 128 * 0.02 * 1.1
+    assert np.abs(expected - np.stack(results)).max() < step
+
+
+def test_digits_at_the_scales_of_the_file(quantized: Callable[..., Path]) -> None:
+    path = quantized("QInt8", ActivationSymmetric=True)
+    with np.load(CALIBRATION) as file:
+        samples = {name: file[name][:16] for name in file.files}
+    graph, results = golden(path, samples)
+    model = onnx.load(path)
+    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = graph.tensors["/blocks/blocks.0/mlp/mlp.1/Mul_1_output_0/weight"].codes
+    assert any(np.array_equal(weights, array.T) for array in arrays.values() if array.ndim == 2)
+    norm = graph.tensors["/blocks/blocks.0/mlp_norm/LayerNormalization_output_0"]
+    (scale,) = (a for n, a in arrays.items() if n == f"{norm.name}_scale")
+    assert norm.scale == scale
+    float_session, session = reference_session(path), onnxruntime.InferenceSession(path)
+    feeds = split_samples(samples)
+    exact = np.stack([float_session.run(None, sample)[0] for sample in feeds])
+    rounded = np.stack([session.run(None, sample)[0] for sample in feeds])
+    ours = decibels(exact, np.stack(results))
+    # The residual stream stays finer than the file's, so the result is nearer to float.
+    assert ours > 30 and ours > decibels(exact, rounded)
+
+
+@pytest.mark.parametrize(("kind", "what"), [("QUInt8", "symmetrically"), ("QInt16", "16 bits")])
+def test_grids_that_no_engine_has(quantized: Callable[..., Path], kind: str, what: str) -> None:
+    path = quantized(kind, ActivationSymmetric=kind != "QUInt8")
+    with np.load(CALIBRATION) as file:
+        samples = {name: file[name][:2] for name in file.files}
+    with pytest.raises(ModelError, match=what) as caught:
+        golden(path, samples)
+    assert str(caught.value).startswith("node '")
+    assert not inspect(import_model(path)).supported
+
+
+@pytest.mark.parametrize(
+    ("weights", "axis", "what"),
+    [
+        (["w", "x8"], 0, "for each input"),
+        (["w", "bs", "i3"], 1, "zero point"),
+        (["w16", "bs", "i16"], 1, "16 bits"),
+    ],
+)
+def test_weights_that_no_engine_has(
+    tmp_path: Path, weights: list[str], axis: int, what: str
+) -> None:
+    SCALARS["x8"] = np.full(8, 0.1, np.float32) * np.arange(1, 9, dtype=np.float32)
+    SCALARS["i3"] = np.array(3, np.int8)
+    SCALARS["i16"], SCALARS["w16"] = np.array(0, np.int16), WEIGHT.astype(np.int16)
+    nodes = [
+        node("DequantizeLinear", weights, ["wf"], axis=axis),
+        node("MatMul", ["x", "wf"], ["y"], "product"),
+    ]
+    with pytest.raises(ModelError, match=what) as caught:
+        lower(import_model(build(tmp_path / "m.onnx", nodes, opset=21)))
+    assert str(caught.value).startswith("node 'product'")
