@@ -132,6 +132,9 @@ class _Pairs:
 
     def _carry(self, node: onnx.NodeProto, index: int) -> None:
         """A node between a pair that only moves codes moves the floats instead."""
+        if node.op_type == "Clip" and node.input[0] in self._codes:
+            self._clip(node, index)
+            return
         grids = [self._codes[name][1] for name in node.input if name in self._codes]
         data = node.input if node.op_type == "Concat" else node.input[:1]
         if node.op_type not in CARRIERS or not all(name in self._codes for name in data):
@@ -146,6 +149,21 @@ class _Pairs:
         for name in node.output:
             self._codes[name] = name, grids[0]
             self._grids[name] = grids[0]
+
+    def _clip(self, node: onnx.NodeProto, index: int) -> None:
+        """Brevitas clips codes to their range, perhaps without the least one."""
+        source, grid = self._codes[node.input[0]]
+        bounds = [self._array(name) if name else None for name in node.input[1:]]
+        low, high = [*bounds, None, None][:2]
+        if low is None or high is None:
+            raise ModelError(f"{label(node, index)}: its bounds are not constant")
+        codes = int(high.flat[0]) - int(low.flat[0]) + 1
+        if codes < (1 << grid.bits) - 1:
+            raise ModelError(
+                f"{label(node, index)}: it leaves {codes} of the {1 << grid.bits} codes of an "
+                "activation, but engines saturate to all of them"
+            )
+        self._codes[node.output[0]] = source, grid
 
     def _least(self, name: str) -> float:
         """A lower bound of a value by the operators that compute it; 0 where they do not say that

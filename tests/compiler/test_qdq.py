@@ -152,6 +152,28 @@ def test_codes_that_are_moved(tmp_path: Path) -> None:
     assert model.quantization["x"] == model.quantization["turned"]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "fits"), [(-127, 127, True), (-128, 127, True), (-8, 7, False)]
+)
+def test_codes_that_are_clipped(tmp_path: Path, low: int, high: int, fits: bool) -> None:
+    """As Brevitas writes them."""
+    SCALARS["low8"], SCALARS["high8"] = np.array(low, np.int8), np.array(high, np.int8)
+    quantize, dequantize = pair("x", "xf", "i")
+    dequantize.input[0] = "clipped"
+    clip = node("Clip", ["xf/codes", "low8", "high8"], ["clipped"], "clip")
+    weights = [
+        node("Clip", ["w", "low8", "high8"], ["wc"]),
+        node("DequantizeLinear", ["wc", "ws", "wz"], ["wf"], axis=1),
+    ]
+    nodes = [quantize, clip, dequantize, *weights, node("MatMul", ["xf", "wf"], ["y"])]
+    path = build(tmp_path / "m.onnx", nodes)
+    if fits:
+        assert [record.operator for record in check(path).nodes] == ["MatMul"]
+        return
+    with pytest.raises(ModelError, match=r"'clip'.*16 of the 256 codes"):
+        import_model(path)
+
+
 def test_a_pair_that_replaced_a_relu(tmp_path: Path) -> None:
     model = check(build(tmp_path / "m.onnx", [*pair("x", "xf"), *LINEAR, *pair("a", "y", "low")]))
     assert [record.operator for record in model.nodes] == ["MatMul", "Add", "Relu", "Identity"]
