@@ -85,13 +85,15 @@ def infer(
     except Exception as error:  # raised from C++ under several types
         raise ModelError(f"{node}: its output shape is unknown: {first_line(error)}") from None
     for name in filter(None, node.outputs):
-        kind = inferred.get(name, TypeProto())
-        if kind.WhichOneof("value") not in ("tensor_type", None):
-            raise ModelError(f"{node}: its result is no tensor but a {kind.WhichOneof('value')}")
-        if kind.tensor_type.elem_type == TensorProto.STRING:
+        result = inferred.get(name, TypeProto())
+        what = result.WhichOneof("value")
+        if what not in ("tensor_type", None):
+            raise ModelError(f"{node}: its result is no tensor but a {what}")
+        if result.tensor_type.elem_type == TensorProto.STRING:
             raise ModelError(f"{node}: its result is text, which no engine computes")
-        dims = kind.tensor_type.shape.dim
-        if not kind.tensor_type.HasField("shape") or not all(d.HasField("dim_value") for d in dims):
+        dims = result.tensor_type.shape.dim
+        known_rank = result.tensor_type.HasField("shape")
+        if not known_rank or not all(dim.HasField("dim_value") for dim in dims):
             raise ModelError(f"{node}: its output shape depends on data")
     return {name: inferred[name] for name in filter(None, node.outputs)}
 

@@ -51,19 +51,19 @@ def input_types(
     types = {}
     missing: dict[str, list[str]] = {}
     for name, dims in declared.items():
-        shape = []
+        known: list[int] = []
         for axis, dim in enumerate(dims or []):
             size = sizes[dim][0] if isinstance(dim, str) and dim in sizes else dim
             if isinstance(size, int):
-                shape.append(size)
+                known.append(size)
             else:
                 missing.setdefault(name, []).append(f"{dim!r}" if dim else f"number {axis}")
         if dims is None:
             missing[name] = ["all"]
         elif name not in missing:
-            _check(name, values[name], shape)
+            _check(name, values[name], known)
             elem = values[name].type.tensor_type.elem_type
-            types[name] = helper.make_tensor_type_proto(elem, shape)
+            types[name] = helper.make_tensor_type_proto(elem, known)
     if missing:
         what = "; ".join(f"{name!r}: {', '.join(dims)}" for name, dims in missing.items())
         raise ModelError(

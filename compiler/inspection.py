@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from gateformer.compiler.graph import Copy, Gemm, Graph, Operation
+from gateformer.compiler.graph import Copy, Gemm, Graph, Norm, Softmax
 from gateformer.compiler.importer import ImportedModel, Node
 from gateformer.compiler.lowering import lower
 from gateformer.compiler.lowering_context import ENGINE_OPERATORS, PRODUCTS, TRANSPARENT
@@ -28,6 +28,7 @@ Place = Literal[
 """ARRAY, EPILOGUE, VECTOR: the engine that runs a node. moves data: costs nothing, since its reader
 finds the elements where they are. constant: nothing is left to run. none: no engine can do it.
 open: it waits for a node that no engine can do."""
+Computed = Gemm | Softmax | Norm
 RECORD_BYTES = 8
 """Bytes of a scale record: every weight row has one."""
 
@@ -150,9 +151,9 @@ def _reached(model: ImportedModel, node: Node) -> set[str]:
 def _reports(
     model: ImportedModel, graph: Graph | None, refusals: Mapping[str, str]
 ) -> list[NodeReport]:
-    operations = () if graph is None else graph.operations
+    operations = () if graph is None else _computed(graph)
     owners = _owners(model, operations)
-    computed = {name for op in operations if not isinstance(op, Copy) for name in op.nodes}
+    computed = {name for op in operations for name in op.nodes}
     hosted: dict[str, tuple[Place, str]] = {}
     if graph is not None:
         before = {node.name for node in graph.host.before.graph.node}
@@ -183,12 +184,16 @@ def _reports(
     return list(reports.values())
 
 
-def _owners(model: ImportedModel, operations: tuple[Operation, ...]) -> dict[str, Operation]:
+def _computed(graph: Graph) -> tuple[Computed, ...]:
+    return tuple(op for op in graph.operations if not isinstance(op, Copy))
+
+
+def _owners(model: ImportedModel, operations: tuple[Computed, ...]) -> dict[str, Computed]:
     """The operation that computes each node. A node that left no trace in an operation, such as the
     parts of a GELU or of a norm, belongs to that of its readers; but not what an engine starts."""
-    owners: dict[str, Operation] = {}
+    owners: dict[str, Computed] = {}
     for op in operations:
-        for name in () if isinstance(op, Copy) else op.nodes:
+        for name in op.nodes:
             owners.setdefault(name, op)
     readers: dict[str, list[Node]] = {}
     for node in model.nodes:
@@ -197,21 +202,20 @@ def _owners(model: ImportedModel, operations: tuple[Operation, ...]) -> dict[str
     for node in reversed(model.nodes):
         if node.operator in ENGINE_OPERATORS | {"Softmax"}:
             continue
-        found = [owners.get(r.name) for name in node.outputs for r in readers.get(name, [])]
-        for op in found:
-            if op is not None:
-                owners.setdefault(node.name, op)
+        for reader in (reader for name in node.outputs for reader in readers.get(name, [])):
+            if reader.name in owners:
+                owners.setdefault(node.name, owners[reader.name])
     return owners
 
 
 def _engine(
-    node: Node, op: Operation, model: ImportedModel, graph: Graph | None
+    node: Node, op: Computed, model: ImportedModel, graph: Graph | None
 ) -> tuple[Place, str]:
     if not isinstance(op, Gemm):
         masks = {mask.removesuffix("/mask") for mask in graph.masks} if graph else set()
         if masks & set(node.inputs):
             return "VECTOR", f"its mask is the length of {op.name}"
-        name = "softmax" if node.operator == "Softmax" else "norm"
+        name = "softmax" if isinstance(op, Softmax) else "norm"
         return "VECTOR", name if op.nodes and node.name == op.nodes[0] else f"part of {op.name}"
     if node.operator in PRODUCTS:
         return "ARRAY", ""
@@ -223,9 +227,7 @@ def _engine(
 def _add_costs(graph: Graph, model: ImportedModel, reports: Mapping[str, NodeReport]) -> None:
     form = IntegerForm(graph)
     kinds = {node.name: node.operator for node in model.nodes}
-    for op in graph.operations:
-        if isinstance(op, Copy):
-            continue
+    for op in _computed(graph):
         names = [name for name in op.nodes if name in reports]
         main = next((name for name in names if kinds[name] in PRODUCTS), names[0] if names else "")
         if not main:
