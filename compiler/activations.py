@@ -31,6 +31,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
+def softplus(x: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0.0, x)
+
+
 def gelu(x: np.ndarray) -> np.ndarray:
     return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
@@ -47,6 +51,10 @@ ACTIVATIONS: dict[str, Function] = {
     "relu": lambda x: np.maximum(x, 0.0),
     "relu6": lambda x: np.clip(x, 0.0, 6.0),
     "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0.0, 1.0),
+    "mish": lambda x: x * np.tanh(softplus(x)),
+    "elu": lambda x: np.maximum(x, 0.0) + np.expm1(np.minimum(x, 0.0)),
+    "leaky_relu": lambda x: np.maximum(x, 0.01 * x),
+    "softplus": softplus,
     "tanh": np.tanh,
     "sigmoid": sigmoid,
 }

@@ -73,7 +73,7 @@ class Context:
 Handler = Callable[[Context, list[Operand]], Result]
 """From a node's operands to its first output; raises UnsupportedError when no engine can do it."""
 HANDLERS: dict[str, Handler] = {}
-PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
+PRODUCTS = frozenset({"Conv", "Einsum", "Gemm", "MatMul"})
 ENGINE_OPERATORS = PRODUCTS | {"LayerNormalization"}
 """Operators that make the accelerator start. After it, the host runs them for one row at most."""
 MOVEMENT = frozenset(

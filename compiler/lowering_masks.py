@@ -58,7 +58,7 @@ def feeds_softmax(model: ImportedModel, node: Node) -> bool:
 def feeds_products(model: ImportedModel, node: Node) -> bool:
     """Whether all that reads the node, beyond movement and a replacement of NaN, are products."""
     found = readers(model, node.outputs[0], TRANSPARENT | {"IsNaN", "Where"})
-    return found is not None and all(reader.operator == "MatMul" for reader in found)
+    return found is not None and all(reader.operator in ("Einsum", "MatMul") for reader in found)
 
 
 def hides(values: np.ndarray) -> np.ndarray:
@@ -93,4 +93,6 @@ def refusal(model: onnx.ModelProto) -> str | None:
     for fill in (1, 0):
         inputs = {name: np.full(shape, fill) for name, shape in runner.inputs.items()}
         masks += runner.run(inputs).values()
-    return constant_mask(min(masks, key=lambda values: np.count_nonzero(hides(values))))
+    masks.sort(key=lambda values: np.count_nonzero(hides(values)))
+    reasons = [constant_mask(values) for values in masks]
+    return None if None in reasons else reasons[0]

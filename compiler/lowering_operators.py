@@ -6,6 +6,7 @@ import numpy as np
 from gateformer.compiler import (  # noqa: F401 - they register their handlers
     importer,
     lowering_arithmetic,
+    lowering_einsum,
     lowering_products,
     lowering_rows,
 )

@@ -14,18 +14,23 @@ from gateformer.compiler.lowering_statistics import Operand
 def _matmul(context: Context, inputs: list[Operand]) -> Result:
     left, right = inputs
     if isinstance(right, np.ndarray) and right.ndim <= 2:
-        return _linear(context, context.symbol(left), right, context.steps(1, right.ndim - 1))
+        return linear(context, context.symbol(left), right, context.steps(1, right.ndim - 1))
     if isinstance(left, np.ndarray) and left.ndim == 2:
         ids = context.symbol(right)
         if ids.ndim == 2:  # left @ right = (right.T @ left.T).T
             steps = context.steps(0, 0)
-            return Symbol(_swap(_linear(context, _swap(ids), left.T, steps).ids))
+            return Symbol(_swap(linear(context, _swap(ids), left.T, steps).ids))
     a, b = context.symbol(left), context.symbol(right)
     if a.ndim < 2 or b.ndim < 2:
         raise context.unsupported("no engine multiplies vectors that are not constant")
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a = np.broadcast_to(a, batch + a.shape[-2:]).reshape(-1, *a.shape[-2:])
     b = np.broadcast_to(_swap(b), batch + _swap(b).shape[-2:]).reshape(-1, *_swap(b).shape[-2:])
+    return Symbol(products(context, a, b).reshape(*batch, a.shape[1], b.shape[1]))
+
+
+def products(context: Context, a: Ids, b: Ids) -> Ids:
+    """The products a[i] @ b[i].T of two tensors [batch, m, k] and [batch, n, k]."""
     shape = (a.shape[1], b.shape[1])
     results = [
         context.pool.add(
@@ -33,7 +38,7 @@ def _matmul(context: Context, inputs: list[Operand]) -> Result:
         )
         for head in range(len(a))
     ]
-    return Symbol(np.stack(results).reshape(batch + shape))
+    return np.stack(results)
 
 
 @operator("Gemm")
@@ -50,7 +55,7 @@ def _gemm(context: Context, inputs: list[Operand]) -> Result:
         ids = ids.T
     alpha = attributes.get("alpha", 1.0)
     steps = None if steps is None else steps * abs(alpha)
-    result = _linear(context, ids, weight if alpha == 1 else weight * alpha, steps)
+    result = linear(context, ids, weight if alpha == 1 else weight * alpha, steps)
     if len(inputs) > 2 and inputs[2] is not None:
         bias = context.constant(inputs[2], "a bias") * attributes.get("beta", 1.0)
         return Symbol(affine(context, result.ids, np.ones(()), bias))
@@ -64,7 +69,7 @@ def _conv(context: Context, inputs: list[Operand]) -> Result:
     weight = context.constant(inputs[1], "a kernel")
     patches = ids[patch_elements(context, ids.shape, weight.shape)]
     flat = patches.reshape(-1, patches.shape[-1])
-    out = _linear(context, flat, weight.reshape(len(weight), -1).T, context.steps(1, 0)).ids
+    out = linear(context, flat, weight.reshape(len(weight), -1).T, context.steps(1, 0)).ids
     if len(inputs) > 2 and inputs[2] is not None:
         out = affine(context, out, np.ones(()), context.constant(inputs[2], "a bias"))
     return Symbol(out.T.reshape(context.model.values[context.name].shape))
@@ -101,7 +106,7 @@ def patch_elements(
     return (np.zeros_like(spatial[0]), grids[axes], *spatial)
 
 
-def _linear(
+def linear(
     context: Context, ids: Ids, weight: np.ndarray, steps: np.ndarray | None = None
 ) -> Symbol:
     """ids [..., k] times constant weight [k, n] (or [k]); steps: see Contraction."""

@@ -71,6 +71,10 @@ FORMS = [
     {"activation": "silu"},
     {"activation": "quick"},
     {"activation": "Tanh"},
+    {"activation": "Elu"},
+    {"activation": "LeakyRelu"},
+    {"activation": "Mish", "opset": 18},
+    {"activation": "Softplus"},
     {"qkv": "five axes"},
     {"qkv": "split"},
     {"qkv": "slice"},
@@ -599,3 +603,55 @@ def test_mean_over_tokens_without_masks(builder: Build, tmp_path: Path) -> None:
     graph = lower(import_model(path))
     compare(path, graph, tokens())
     assert graph.tokens is None
+
+
+def test_mask_that_is_an_input(builder: Build, tmp_path: Path) -> None:
+    """Added as it stands: 0 counts, so a mask of ones is none."""
+    b, x = started(builder)
+    scores = b.op("MatMul", x, b.transpose(x, 0, 2, 1))
+    scores = b.op("Add", scores, b.input("mask", [1, 1, 6]))
+    path = saved(b, {b.op("MatMul", b.op("Softmax", scores), x): [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, {**tokens(), "mask": np.zeros((1, 1, 6), np.float32)})
+    assert len(graph.masks) == 1
+
+
+@pytest.mark.parametrize("order", ["weights last", "weights first"])
+def test_einsum(order: str, builder: Build, tmp_path: Path) -> None:
+    b = builder(17)
+    x = b.input("x", [1, 6, 8])
+    heads = b.op("Einsum", x, b.normal(2, 8, 4, scale=0.3), equation="b i d, h d e -> b h i e")
+    scores = b.op("Einsum", heads, heads, equation="bhid,bhjd->bhij")
+    mixed = b.op("Einsum", b.op("Softmax", scores), heads, equation="bhij,bhjd->bihd")
+    joined = b.reshape(mixed, 1, 6, 8)
+    weight = b.normal(8, 5)
+    if order == "weights last":
+        y = b.op("Einsum", joined, weight, equation="bid,de->bie")
+    else:
+        y = b.op("Einsum", weight, joined, equation="de,bid->bie")
+    path = saved(b, {y: [1, 6, 5]}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    check_views(graph)
+    assert count(graph)[Gemm] == 2 + 2 + 2 + 1
+    assert not graph.host.operations
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape"),
+    [
+        ("bij,bij->bij", [1, 6, 6]),
+        ("bij,bkj->bi", [1, 6]),
+        ("bii,bij->bj", [1, 6]),
+        ("...ij,...jk->...ik", [1, 6, 6]),
+    ],
+)
+def test_einsums_that_are_no_product(
+    equation: str, shape: list[int], builder: Build, tmp_path: Path
+) -> None:
+    b = builder(17)
+    x = b.linear(b.input("x", [1, 6, 8]), 8, 6)
+    path = saved(b, {b.op("Einsum", x, x, equation=equation): shape}, tmp_path)
+    graph = lower(import_model(path))
+    compare(path, graph, tokens())
+    assert [op.reason[:11] for op in graph.host.operations] == ["only einsum"]
