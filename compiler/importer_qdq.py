@@ -155,7 +155,7 @@ class _Pairs:
         source, grid = self._codes[node.input[0]]
         bounds = [self._array(name) if name else None for name in node.input[1:]]
         low, high = [*bounds, None, None][:2]
-        if low is None or high is None:
+        if low is None or high is None or not low.size or not high.size:
             raise ModelError(f"{label(node, index)}: its bounds are not constant")
         codes = int(high.flat[0]) - int(low.flat[0]) + 1
         if codes < (1 << grid.bits) - 1:
@@ -229,17 +229,20 @@ def make_grid(
     name = zero.dtype.name
     if name not in ("int4", "uint4", "int8", "uint8", "int16", "uint16", "int32"):
         raise ModelError(f"{what}: its codes are of type {name}, which no engine computes with")
+    if max(scale.ndim, zero.ndim) > 1 or not scale.size or zero.size not in (1, scale.size):
+        raise ModelError(f"{what}: its scale and zero point do not fit each other")
     bits = int(name.lstrip("uint"))
     offset = 1 << (bits - 1) if name.startswith("u") else 0
     scale, zero = scale.astype(np.float64), zero.astype(np.int64) - offset
     if scale.size == 1:
-        return Grid(scale.reshape(()), zero.reshape(-1)[:1].reshape(()), bits)
+        return Grid(scale.reshape(()), zero.reshape(()), bits)
     axis = attributes.get("axis", 1)
-    if zero.size == 1:
-        zero = np.broadcast_to(zero.reshape(-1), scale.shape)
-    if scale.ndim != 1 or zero.shape != scale.shape or not isinstance(axis, int):
-        raise ModelError(f"{what}: its scale and zero point do not fit each other")
-    return Grid(scale, zero, bits, axis)
+    return Grid(
+        scale,
+        np.broadcast_to(zero.reshape(-1), scale.shape),
+        bits,
+        axis if isinstance(axis, int) else 1,
+    )
 
 
 def fold_pair(node: Node, constants: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Grid | None]:
