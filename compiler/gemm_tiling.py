@@ -131,9 +131,8 @@ class GemmTiler:
             tiles = max(1, min(tiles, self.tiling.spare // PIECES // (cols * k_words)))
         edges = {*range(0, block.count, tiles * cols), block.count}
         if not self.geometry.b_constant:
-            # Whole tiles, so a tile with rows in both places passes through staging.
             resident = self.s.residency.resident_rows(self.op.b) - block.row
-            edges.add(min(max(resident // cols * cols, 0), block.count))
+            edges.add(min(max(resident, 0), block.count))
         ordered = sorted(edges)
         return [
             self._b_load(block, index, (start, end - start), first, k_words)

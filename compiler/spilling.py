@@ -67,6 +67,10 @@ class _Spiller:
         for index, names in enumerate(self.names):
             for name in names:
                 self.users[name].append(index)
+        self.right_operands: dict[str, list[View]] = {}
+        for op in graph.operations:
+            if isinstance(op, QGemm):
+                self.right_operands.setdefault(op.b.tensor, []).append(op.b)
         self.alive: list[list[str]] = [[] for _ in graph.operations]
         for name, span in self.spans.items():
             for index in span:
@@ -146,13 +150,27 @@ class _Spiller:
         return sorted({self.less(self.graph.tensors[name], self.rows[name]), 0}, reverse=True)
 
     def less(self, tensor: QTensor, rows: int) -> int:
-        """Where the last group of the resident rows begins; groups start with their sample."""
+        """Where the last group of the resident rows begins; groups start with their sample. Scale
+        records are never parted: products take them in groups of their own."""
+        if tensor.kind == "record":
+            return 0
         group = group_rows(self.config)
-        if tensor.row_token is None or tensor.samples == 1:
-            return (rows - 1) // group * group
-        sample = tensor.rows // tensor.samples
-        first = (rows - 1) // sample * sample
-        return first + (rows - 1 - first) // group * group
+        first = 0
+        if tensor.row_token is not None:
+            sample = tensor.rows // tensor.samples
+            first = (rows - 1) // sample * sample
+        rows = first + (rows - 1 - first) // group * group
+        while not self.splits(tensor, rows):
+            rows -= 1
+        return rows
+
+    def splits(self, tensor: QTensor, rows: int) -> bool:
+        """Whether every tile of B lies either in local memory or in DRAM, with so many rows
+        resident."""
+        return all(
+            not view.row < rows < view.row + view.rows or (rows - view.row) % self.config.cols == 0
+            for view in self.right_operands.get(tensor.name, [])
+        )
 
     def fit(self) -> None:
         """Moves groups out until every operation fits. Raises CapacityError when one cannot."""

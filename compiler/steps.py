@@ -26,6 +26,10 @@ STEPS_AHEAD = 3
 """How many steps ahead data comes that stays in staging until its step: enough for the DMA's
 latency, and few enough to leave staging in large pieces."""
 
+STORES_BEHIND = 6
+"""After how many steps a store is emitted that nothing wants earlier: the DMA works in order, so a
+store whose step is not done would hold back the loads behind it."""
+
 Queue = Literal["b", "p", "kept", "other"]
 
 
@@ -116,6 +120,7 @@ class Emitter:
         self.bounds = bounds
         self.top = top
         self.ahead = ahead
+        self.behind = STORES_BEHIND if ahead else 1
         everything = range(min((b.start for b in bounds), default=0), top)
         self.staging = Staging(everything, circular=ahead)
         self.b_free = config.b_depth
@@ -155,11 +160,10 @@ class Emitter:
                 self._free(load)
             self.b_free += step.release_b
             self.p_free += step.release_p
-            # A store waits for its step; one step later that holds back no load.
-            while self.pending:
-                self._store()
             self.pending.extend((index, store) for store in step.stores)
             self._ahead(index)
+            while self.pending and self.pending[0][0] <= index - self.behind:
+                self._store()
         while self.pending:
             self._store()
 

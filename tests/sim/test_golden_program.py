@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
 from gateformer.compiler.host_model import layout_of
 from gateformer.sim.golden_graph import run_quantized
@@ -20,11 +21,14 @@ CONFIGS = {c.name: c for c in (TINY, SMALL, ECP5_85K, ODD)}
 MODES = ("readwrite", "readonly", "none")
 
 
-def run(graph, config, seed):
+def run(graph, config, seed, lengths=None, samples=1):
     """Outputs of the golden machine and of the integer graph for a random input."""
-    image = compile_quantized(graph, config)
+    image = compile_quantized(graph, config, samples=samples)
+    graph = batch(graph, samples, config)
     rng = np.random.default_rng(seed)
     machine = GoldenMachine(config, np.zeros(image.window_bytes, np.uint8))
+    if lengths is not None:
+        machine.lengths[: len(lengths)] = lengths
     home = machine.local if config.dram == "none" else machine.dram
     home[image.data_address :][: len(image.data)] = np.frombuffer(image.data, np.uint8)
     inputs = {}
@@ -34,7 +38,7 @@ def run(graph, config, seed):
         memory = machine.dram if d.space == "dram" else machine.local
         memory[d.address :][: len(content)] = content
     machine.run(image.instructions)
-    expected = run_quantized(graph, inputs, config)
+    expected = run_quantized(graph, inputs, config, lengths)
     got = {}
     for d in image.outputs:
         layout = layout_of(d, config)
@@ -66,6 +70,70 @@ def test_products(config, sizes, kind):
     graph = integer_graphs.product(config, *sizes, seed=3, kind=kind)
     got, expected = run(graph, config, seed=2)
     assert np.array_equal(got["y"], expected["y"])
+
+
+def random_graph(seed, config):
+    """An encoder of random sizes, pre-norm or post-norm."""
+    rng = np.random.default_rng(seed)
+    tokens, heads, size = (int(rng.integers(*r)) for r in ((1, 80), (1, 4), (1, 40)))
+    dim, hidden = int(rng.integers(1, 100)), int(rng.integers(1, 300))
+    make = integer_graphs.post_norm if rng.integers(2) else integer_graphs.encoder
+    return make(config, max(tokens, 2), dim, heads, size, hidden, 1, seed)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("seed", range(8))
+def test_random_graphs_in_little_memory(config, seed):
+    """Local memory from what is just enough up: whatever compiles is right."""
+    done = 0
+    for kib in (8, 12, 24):
+        tight = config.replace(local_kib=kib)
+        graph = random_graph(seed, tight)
+        try:
+            got, expected = run(graph, tight, seed)
+        except CapacityError:
+            assert not done, f"{kib} KiB are too little, less was enough"
+            continue
+        done += 1
+        for name, array in expected.items():
+            assert np.array_equal(got[name], array), f"seed {seed}, {kib} KiB"
+    assert done >= 2
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+@pytest.mark.parametrize("k", [1025, 2500, 3072])
+@pytest.mark.parametrize("kib", [32, 64])
+def test_contractions_in_parts(config, kind, k, kib):
+    config = config.replace(local_kib=kib)
+    graph = integer_graphs.product(config, 70, 20, k, seed=k, kind=kind)
+    got, expected = run(graph, config, seed=2)
+    assert np.array_equal(got["y"], expected["y"])
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("kib", [16, 64])
+def test_runtime_lengths(config, kib):
+    """Rows of tokens up to the length are what a model of that length computes."""
+    config = config.replace(local_kib=kib)
+    graph = integer_graphs.post_norm(config, 37, 33, 3, 11, 100, 2)
+    for length in (1, 31, 33, 36, 37):
+        got, expected = run(graph, config, seed=length, lengths=[length])
+        for name, array in expected.items():
+            assert np.array_equal(got[name][:length], array[:length]), f"length {length}"
+
+
+@pytest.mark.parametrize("kib", [16, 64])
+def test_batches_of_different_lengths(kib):
+    config = SMALL.replace(local_kib=kib, samples=4)
+    for tokens in (37, 40):
+        graph = integer_graphs.post_norm(config, tokens, 33, 3, 11, 100, 2)
+        lengths = [1, tokens, 33]
+        got, expected = run(graph, config, seed=5, lengths=lengths, samples=3)
+        for name, array in expected.items():
+            for sample, length in enumerate(lengths):
+                rows = slice(sample * tokens, sample * tokens + length)
+                assert np.array_equal(got[name][rows], array[rows]), f"{tokens} {sample}"
 
 
 def test_without_dram_to_write_activations_must_fit():

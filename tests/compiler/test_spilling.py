@@ -1,0 +1,114 @@
+"""What the plan puts where: nothing that lives at once overlaps, nothing moves without need."""
+
+import integer_graphs
+import numpy as np
+import pytest
+
+from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.cycle_model import predict_cycles
+from gateformer.compiler.graph import Role
+from gateformer.compiler.layout import Layout
+from gateformer.compiler.plan import lifetimes
+from gateformer.compiler.spilling import plan_memory
+from gateformer.spec.configs import ECP5_85K, SMALL, TINY
+from gateformer.spec.isa import Opcode
+
+MINILM = (128, 384, 12, 32, 1536)
+"""Tokens, channels, heads, head size and hidden channels of all-MiniLM-L6-v2."""
+
+
+def moved_bytes(config, program):
+    return sum(
+        i["rows"] * i["words"] * config.word_bytes
+        for i in program
+        if i.opcode in (Opcode.DMA_LOAD, Opcode.DMA_STORE)
+    )
+
+
+def spilled(graph, plan):
+    return {
+        t.name
+        for t in graph.tensors.values()
+        if t.role is Role.VALUE and plan.residency.resident(t.name) < t.rows
+    }
+
+
+def check_no_overlap(blocks):
+    """blocks: (first, end, lifetime)."""
+    for index, (low, high, span) in enumerate(blocks):
+        for other_low, other_high, other in blocks[:index]:
+            together = span.start < other.stop and other.start < span.stop
+            assert not together or high <= other_low or other_high <= low
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL, ECP5_85K], ids=lambda c: c.name)
+@pytest.mark.parametrize("kib", [12, 16, 32, 128])
+def test_what_lives_at_once_lies_apart(config, kib):
+    config = config.replace(local_kib=kib)
+    graph = integer_graphs.post_norm(config, 70, 64, 2, 32, 256, 2)
+    plan = plan_memory(graph, config)
+    spans = lifetimes(graph, config)
+    local = [
+        (p.address, p.address + p.layout.words_of_rows(p.rows), spans[name])
+        for name, p in plan.local.items()
+    ]
+    check_no_overlap(local)
+    for _, high, span in local:
+        assert all(high <= plan.floors[index] for index in span)
+    homes = []
+    for name, address in plan.dram.items():
+        tensor = graph.tensors[name]
+        size = Layout.of(tensor, config.word_bytes).words * config.word_bytes
+        always = tensor.role in (Role.INPUT, Role.OUTPUT)
+        span = range(len(graph.operations)) if always else spans[name]
+        homes.append((address, address + size, span))
+        assert address + size <= plan.constants_base
+    check_no_overlap(homes)
+    assert bool(spilled(graph, plan)) == (kib < 128)
+
+
+def test_nothing_moves_that_fits():
+    graph = integer_graphs.post_norm(ECP5_85K, 70, 64, 2, 32, 256, 2)
+    program = compile_quantized(graph, ECP5_85K).instructions
+    ends = sum(
+        Layout.of(t, 8).words * 8
+        for t in graph.tensors.values()
+        if t.role in (Role.INPUT, Role.OUTPUT)
+    )
+    weights = len(compile_quantized(graph, ECP5_85K).data)
+    assert moved_bytes(ECP5_85K, program) <= ends + 1.02 * weights
+
+
+@pytest.mark.parametrize(
+    ("config", "busy", "traffic"), [(ECP5_85K, 0.85, 1.8), (SMALL, 0.95, 4)], ids=["ecp5", "small"]
+)
+def test_minilm_compiles_and_keeps_the_array_busy(config, busy, traffic):
+    """Two layers; all that moves is less than `traffic` times the weights."""
+    graph = integer_graphs.post_norm(config, *MINILM, 2)
+    image = compile_quantized(graph, config)
+    weights = sum(t.codes.size for t in graph.tensors.values() if t.codes is not None)
+    assert moved_bytes(config, image.instructions) < traffic * weights
+    cycles = predict_cycles(config, image.instructions)
+    assert graph.macs / config.macs / cycles >= busy
+
+
+def test_weights_come_once_where_all_rows_of_a_fit():
+    """A group of 32 rows of the hidden layer leaves local memory, and B still comes once."""
+    graph = integer_graphs.post_norm(ECP5_85K, *MINILM, 1)
+    plan = plan_memory(graph, ECP5_85K)
+    assert plan.residency.resident("b0.hidden") == 96
+    program = compile_quantized(graph, ECP5_85K).instructions
+    down = 384 * 1536
+    pieces = [i for i in program if i.opcode is Opcode.LOAD_B and i["k"] == 1536]
+    assert sum(i["n"] * i["k"] for i in pieces) == down
+
+
+def test_partial_sums_are_int32_with_one_bias():
+    """2,500 elements exceed k_max: all parts but the last write int32, all but the first add."""
+    graph = integer_graphs.product(SMALL, 40, 20, 2500)
+    program = compile_quantized(graph, SMALL).instructions
+    gemms = [i for i in program if i.opcode is Opcode.GEMM]
+    parts = sorted({(i["format"], i["addend"]) for i in gemms})
+    assert parts == [(1, 1), (2, 0), (2, 1)]
+    assert max(i["k"] for i in gemms) <= SMALL.k_max
+    assert all(np.isin(i["k"] % SMALL.word_bytes, (0, 2500 % SMALL.word_bytes)) for i in gemms)
