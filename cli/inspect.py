@@ -68,6 +68,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     answer: dict[str, Any] = {"supported": inspection.supported}
     for node, reason in inspection.refusals.items():
         console.print(f"no engine can do {node}: {reason}" if node else reason, style="red")
+    taken, given = inspection.scales
+    if given:
+        console.print(f"{taken} of {given} scales of activations in the file are used")
+        answer["scales"] = {"used": taken, "given": given}
     if config is not None and inspection.graph is not None:
         found = limits(inspection.graph, config)
         answer["fits"] = inspection.supported and all(limit.fits for limit in found)

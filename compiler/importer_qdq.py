@@ -259,8 +259,9 @@ def fold_pair(node: Node, constants: Mapping[str, np.ndarray]) -> tuple[np.ndarr
     grid = make_grid(rest, attributes, str(node))
     shape = [1] * array.ndim
     if grid.axis is not None:
-        axis = grid.axis % array.ndim if array.ndim else 0
-        if not array.ndim or array.shape[axis] != grid.scale.size:
+        inside = -array.ndim <= grid.axis < array.ndim
+        axis = grid.axis % array.ndim if inside else 0
+        if not inside or array.shape[axis] != grid.scale.size:
             raise ModelError(f"{node}: it has not one scale for each index of axis {grid.axis}")
         shape[axis] = -1
         grid = grid.along(axis)

@@ -53,11 +53,14 @@ class NodeReport:
 class Inspection:
     """nodes: every node of the file, those that run first. refusals: what no engine can do, by
     node; the key is empty for what concerns no single node. graph: None where nothing is left that
-    could run."""
+    could run. scales: of a quantization-aware file, how many of its activations' scales the
+    accelerator takes and how many there are; the others belong to values inside an engine, or to
+    ones that it keeps finer."""
 
     nodes: tuple[NodeReport, ...]
     refusals: Mapping[str, str] = field(default_factory=dict)
     graph: Graph | None = None
+    scales: tuple[int, int] = (0, 0)
 
     @property
     def supported(self) -> bool:
@@ -87,11 +90,12 @@ def inspect(model: ImportedModel) -> Inspection:
     """
     refusals: dict[str, str] = {}
     cuts: set[str] = set()
-    graph, current = None, model
+    graph, current, taken = None, model, 0
     while current.outputs:
         try:
             graph = lower(current)
-            FileGrids(IntegerForm(graph))
+            tensors = FileGrids(IntegerForm(graph)).narrow
+            taken = len({id(graph.tensors[name].grid) for name in tensors})
             break
         except UnsupportedError as error:
             # What a cut made an output may be what no engine can return, and no fault of the model.
@@ -112,7 +116,8 @@ def inspect(model: ImportedModel) -> Inspection:
         current = _pruned(current, tuple(name for name in current.outputs if name not in ends))
     reports = _reports(model, graph, refusals)
     absorbed = [NodeReport(a.node, a.operator, "constant", a.reason) for a in model.absorbed]
-    return Inspection((*reports, *absorbed), refusals, graph)
+    given = sum(name in model.values for name in model.quantization)
+    return Inspection((*reports, *absorbed), refusals, graph, (taken, given))
 
 
 def _cut(model: ImportedModel, node: Node, cuts: set[str]) -> ImportedModel:

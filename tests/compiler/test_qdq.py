@@ -340,6 +340,8 @@ def test_digits_at_the_scales_of_the_file(quantized: Callable[..., Path]) -> Non
     norm = graph.tensors["/blocks/blocks.0/mlp_norm/LayerNormalization_output_0"]
     (scale,) = (a for n, a in arrays.items() if n == f"{norm.name}_scale")
     assert norm.scale == scale
+    used, given = inspect(import_model(path)).scales
+    assert 10 < used < given
     float_session, session = reference_session(path), onnxruntime.InferenceSession(path)
     feeds = split_samples(samples)
     exact = np.stack([float_session.run(None, sample)[0] for sample in feeds])
