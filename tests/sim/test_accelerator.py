@@ -10,6 +10,7 @@ import pytest
 from configs import ALONE, CLASSICAL, FLASH, LARGE, ONE_PORT
 
 from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.compiler.host_model import layout_of
 from gateformer.examples.digits.demo import Demo
 from gateformer.sim import rtl
@@ -25,15 +26,21 @@ CONFIGS = {c.name: c for c in (LARGE, ONE_PORT, CLASSICAL, ALONE, FLASH)}
 STALLS = {"free": (0, 0), "stalled": (90, 110)}
 
 
-def run(graph, config, stalls=(0, 0), seeds=(1,)):
-    """Runs random inputs on both; every instruction's writes must be equal. The last counters."""
-    image = compile_quantized(graph, config)
+def run(graph, config, stalls=(0, 0), seeds=(1,), local_kib=None, length=None):
+    """Runs random inputs on both; every instruction's writes must be equal. The last counters.
+
+    local_kib: compiles for less local memory than there is. length: the runtime length.
+    """
+    image = compile_quantized(graph, config.replace(local_kib=local_kib or config.local_kib))
     golden = GoldenRunner(config, image)
     with rtl.RtlMachine(rtl.build(config, BUILD), config) as machine:
         machine.set_stalls(*stalls)
         runner = RtlRunner(machine, image)
         load(golden, config, image)
         load(runner, config, image)
+        if length is not None:
+            golden.set_lengths([length])
+            runner.set_lengths([length])
         for seed in seeds:
             rng = np.random.default_rng(seed)
             for d in image.inputs:
@@ -74,6 +81,40 @@ def test_digits(config):
         assert result.bit_exact
         if config.gelu == "table":
             assert result.outputs[0]["logits"].argmax() == expected[index]
+
+
+@pytest.mark.parametrize(
+    ("config", "kib"),
+    [(LARGE, 16), (ONE_PORT, 12), (CLASSICAL, 8)],
+    ids=["large", "one-port", "classical"],
+)
+def test_activations_and_partial_sums_in_dram(config, kib):
+    """Tensors of every kind leave local memory; contractions are split; the DRAM stalls."""
+    graph = integer_graphs.post_norm(config, 37, 40, 2, 20, 90, 1, seed=3)
+    run(graph, config, (60, 60), local_kib=kib)
+    run(integer_graphs.product(config, 9, 20, 2100), config, (60, 60), local_kib=32)
+
+
+@pytest.mark.parametrize("config", [LARGE, ONE_PORT], ids=lambda c: c.name)
+def test_shorter_inputs_take_less_time(config):
+    """One program at the lengths 1, N - 1 and N; the time is about proportional."""
+    graph = integer_graphs.post_norm(config, 70, 64, 2, 32, 128, 1)
+    cycles = {}
+    for length in (1, 35, 69, 70):
+        _, cycles[length], _ = run(graph, config, length=length, local_kib=24)
+    assert cycles[1] < cycles[35] < cycles[69] <= cycles[70]
+    if config is ONE_PORT:
+        # 16 MACs: the array is the limit, not the weights.
+        assert cycles[35] < 0.6 * cycles[70]
+
+
+def test_minilm_layer_streams_through_dram():
+    """A layer of all-MiniLM-L6-v2's shape: activations in DRAM, at least 78 % busy; the predicted
+    cycles are right to 10 %."""
+    graph = integer_graphs.post_norm(LARGE, 128, 384, 12, 32, 1536, 1)
+    image, cycles, _ = run(graph, LARGE)
+    assert graph.macs / (LARGE.macs * cycles) >= 0.78
+    assert abs(predict_cycles(LARGE, image.instructions) / cycles - 1) < 0.1
 
 
 def test_stalls_change_cycles_and_nothing_else():
