@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gateformer.compiler.float_execution import Stage, run_float
-from gateformer.compiler.graph import Gemm, Graph, Role, Tensor, View, whole
+from gateformer.compiler.float_execution import Stage, counted, run_float
+from gateformer.compiler.graph import Gemm, Graph, Role, View, whole
 from gateformer.compiler.host_execution import HostRunner
 from gateformer.compiler.runtime_length import length_of
 from gateformer.compiler.samples import check_samples, split_samples
@@ -110,15 +110,9 @@ def calibrate(graph: Graph, samples: Mapping[str, np.ndarray]) -> Calibration:
     result = Calibration({}, {}, {})
     kinds = {"activation": result.activations, "residual": result.residuals}
     transposed = _transposed(graph)
-    length: int | None = None
-
-    def add(statistics: Statistics, values: np.ndarray, view: View) -> None:
-        values = counted(graph.tensors[view.tensor], view, values, length)
-        if values.size:
-            statistics.add(values, keep, random)
 
     def observe(op: Gemm, stage: Stage, values: np.ndarray) -> None:
-        add(kinds[stage].setdefault(op.name, Statistics()), values, op.out)
+        kinds[stage].setdefault(op.name, Statistics()).add(values, keep, random)
 
     for index, inputs in enumerate(inputs_of):
         matrices = host.run(inputs)
@@ -127,10 +121,12 @@ def calibrate(graph: Graph, samples: Mapping[str, np.ndarray]) -> Calibration:
             tensor = graph.tensors[name]
             if tensor.role == Role.CONSTANT:
                 continue
-            if not np.isfinite(values).all():
+            seen = counted(tensor, whole(tensor), values, length)
+            if not np.isfinite(seen).all():
                 raise DataError(f"calibration sample {index} gives NaN or infinity in {name!r}")
-            statistics = Statistics(0 if name in transposed else None if tensor.col_tokens else 1)
-            add(result.tensors.setdefault(name, statistics), values, whole(tensor))
+            if seen.size:
+                axis = 0 if name in transposed else None if tensor.col_tokens else 1
+                result.tensors.setdefault(name, Statistics(axis)).add(seen, keep, random)
     return result
 
 
@@ -140,15 +136,6 @@ def sample_length(graph: Graph, matrices: Mapping[str, np.ndarray]) -> int | Non
         return None
     masks = {name: matrices[name] for name in graph.masks}
     return length_of(masks, graph.tokens, graph.least_tokens)
-
-
-def counted(tensor: Tensor, view: View, values: np.ndarray, length: int | None) -> np.ndarray:
-    """The values of a view that belong to tokens below the length."""
-    if length is None:
-        return values
-    rows = values.shape[0] if tensor.row_token is None else length - tensor.row_token - view.row
-    cols = length - view.col if tensor.col_tokens else values.shape[1]
-    return values[: max(rows, 0), : max(cols, 0)]
 
 
 def _transposed(graph: Graph) -> set[str]:

@@ -6,7 +6,19 @@ from typing import Literal
 import numpy as np
 
 from gateformer.compiler.activations import ACTIVATIONS
-from gateformer.compiler.graph import Copy, Gemm, Graph, Norm, Operation, Role, Softmax, View
+from gateformer.compiler.graph import (
+    Copy,
+    Gemm,
+    Graph,
+    Norm,
+    Operation,
+    Role,
+    Softmax,
+    Tensor,
+    View,
+    whole,
+)
+from gateformer.compiler.quantized import QTensor
 from gateformer.spec.errors import DataError
 
 Stage = Literal["activation", "residual"]
@@ -27,8 +39,8 @@ def run_float(
     """All tensors of the graph [rows, cols] from its INPUT tensors by name; float64, but constants.
 
     Masks among the inputs are ignored: length says how many tokens count, None stands for all of
-    them. What is computed for tokens beyond has no meaning. Elements that no operation writes are
-    NaN. Raises DataError for a missing, unknown or misshapen input.
+    them. Nothing is computed for the tokens beyond: their elements are 0. Others that no operation
+    writes are NaN. Raises DataError for a missing, unknown or misshapen input.
     """
     tensors: dict[str, np.ndarray] = {}
     for tensor in graph.tensors.values():
@@ -37,32 +49,43 @@ def run_float(
         elif tensor.data is not None:
             tensors[tensor.name] = tensor.data
         else:
-            tensors[tensor.name] = np.full((tensor.rows, tensor.cols), np.nan)
+            blank = np.zeros((tensor.rows, tensor.cols))
+            counted(tensor, whole(tensor), blank, length)[...] = np.nan
+            tensors[tensor.name] = blank
     unknown = sorted(set(inputs) - set(tensors) - set(graph.masks))
     if unknown:
         raise DataError(f"the graph has no input tensor {unknown[0]!r}")
 
     def at(view: View) -> np.ndarray:
         array = tensors[view.tensor]
-        return array[view.row : view.row + view.rows, view.col : view.col + view.cols]
+        block = array[view.row : view.row + view.rows, view.col : view.col + view.cols]
+        return counted(graph.tensors[view.tensor], view, block, length)
 
     with np.errstate(invalid="ignore", over="ignore"):
         for op in graph.operations:
-            source = op.source.tensor if isinstance(op, Softmax) else None
-            cut = length if source and graph.tensors[source].col_tokens else None
-            target = op.out if isinstance(op, Gemm) else op.target
-            at(target)[...] = evaluate(op, at, cut, observe)
+            target = at(op.out if isinstance(op, Gemm) else op.target)
+            if target.size:
+                target[...] = evaluate(op, at, observe)
     return tensors
+
+
+def counted(
+    tensor: Tensor | QTensor, view: View, values: np.ndarray, length: int | None
+) -> np.ndarray:
+    """The values of a view that belong to tokens below the length: its first rows and columns."""
+    if length is None:
+        return values
+    rows = values.shape[0] if tensor.row_token is None else length - tensor.row_token - view.row
+    cols = length - view.col if tensor.col_tokens else values.shape[1]
+    return values[: max(rows, 0), : max(cols, 0)]
 
 
 def evaluate(
     op: Operation,
     at: Callable[[View], np.ndarray],
-    length: int | None = None,
     observe: Observer = _ignore,
 ) -> np.ndarray:
-    """The result of one operation on the values of its views. length: how many columns a softmax
-    counts, None for all."""
+    """The result of one operation on the values of its views."""
     match op:
         case Gemm():
             out = _gemm(op, at(op.a), at(op.b))
@@ -74,7 +97,7 @@ def evaluate(
                 out = out + at(op.residual)
             return out
         case Softmax():
-            return _softmax(at(op.source), length)
+            return _softmax(at(op.source))
         case Norm():
             return _norm(op, at(op.source))
         case Copy():
@@ -97,13 +120,9 @@ def _gemm(op: Gemm, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def _softmax(scores: np.ndarray, length: int | None) -> np.ndarray:
-    """Of the first `length` columns; the others' share is 0."""
-    counting = scores[:, :length]
-    weights = np.exp(counting - counting.max(axis=1, keepdims=True))
-    result = np.zeros_like(scores)
-    result[:, :length] = weights / weights.sum(axis=1, keepdims=True)
-    return result
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _norm(op: Norm, rows: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gateformer.compiler.calibration import counted, sample_length
+from gateformer.compiler.calibration import sample_length
 from gateformer.compiler.codes import dequantize, quantize_input
-from gateformer.compiler.float_execution import evaluate, run_float
+from gateformer.compiler.float_execution import counted, evaluate, run_float
 from gateformer.compiler.folder import CompiledModel
 from gateformer.compiler.graph import (
     Copy,
@@ -228,7 +228,7 @@ class _Measurement:
             tensor = self._graph.tensors[view.tensor]
             own = self._own(result.op, values, length)
             parts = (_block(m, view) for m in (exact[tensor.name], values[name], codes[name]))
-            own, real, got, code = (counted(tensor, view, m, length) for m in (own, *parts))
+            real, got, code = (counted(tensor, view, part, length) for part in parts)
             result.total.add(real, got)
             result.own.add(own, got)
             result.values += got.size
@@ -262,18 +262,22 @@ class _Measurement:
         self, op: Operation, values: Mapping[str, np.ndarray], length: int | None
     ) -> np.ndarray:
         """The float result of an operation on the values of its integer inputs."""
-        form, cut = self._form, None
+        form = self._form
         match op:
             case Gemm():
                 residual = None if op.residual is None else form.wide_view(op.residual)
                 a, b = form.narrow_view(op.a), form.narrow_view(op.b)
                 op = replace(op, a=a, b=b, residual=residual)
             case Softmax():
-                cut = length if self._graph.tensors[op.source.tensor].col_tokens else None
                 op = replace(op, source=form.narrow_view(op.source))
             case Norm() | Copy():
                 op = replace(op, source=form.wide_view(op.source))
-        return evaluate(op, lambda view: _block(values[view.tensor], view), cut)
+
+        def at(view: View) -> np.ndarray:
+            tensor = self._quantized.tensors[view.tensor]
+            return counted(tensor, view, _block(values[view.tensor], view), length)
+
+        return evaluate(op, at)
 
     def _saturated(self, result: _Result, exact: np.ndarray, codes: np.ndarray) -> int:
         """Codes at their limit where float is beyond it."""
