@@ -22,6 +22,7 @@ from gateformer.compiler.quantized import QuantizedGraph
 from gateformer.compiler.reference import reference_session
 from gateformer.compiler.samples import split_samples
 from gateformer.examples.digits.demo import CALIBRATION, MODEL
+from gateformer.examples.families.families import FAMILIES
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.spec.configs import find_config
 from gateformer.spec.errors import ModelError
@@ -230,12 +231,26 @@ def test_outputs_that_are_codes(tmp_path: Path) -> None:
 
 
 class _Samples(ort_quantization.CalibrationDataReader):
-    def __init__(self, count: int) -> None:
-        with np.load(CALIBRATION) as file:
-            self._feeds = iter([{n: file[n][i] for n in file.files} for i in range(count)])
+    def __init__(self, samples: dict[str, np.ndarray]) -> None:
+        self._feeds = iter(split_samples(samples))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)
+
+
+def _quantize(
+    source: Path, target: Path, samples: dict[str, np.ndarray], kind: str, **extra: Any
+) -> None:
+    ort_quantization.quantize_static(
+        source,
+        target,
+        _Samples(samples),
+        quant_format=ort_quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=ort_quantization.QuantType[kind],
+        weight_type=ort_quantization.QuantType.QInt8,
+        extra_options=extra,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -246,16 +261,9 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def quantize(kind: str, **extra: Any) -> Path:
         path = folder / f"{kind}.onnx"
         if not path.exists():
-            ort_quantization.quantize_static(
-                MODEL,
-                path,
-                _Samples(16),
-                quant_format=ort_quantization.QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=ort_quantization.QuantType[kind],
-                weight_type=ort_quantization.QuantType.QInt8,
-                extra_options=extra,
-            )
+            with np.load(CALIBRATION) as file:
+                samples = {name: file[name][:16] for name in file.files}
+            _quantize(MODEL, path, samples, kind, **extra)
         return path
 
     return quantize
@@ -349,6 +357,24 @@ def test_digits_at_the_scales_of_the_file(quantized: Callable[..., Path]) -> Non
     ours = decibels(exact, np.stack(results))
     # The residual stream stays finer than the file's, so the result is nearer to float.
     assert ours > 30 and ours > decibels(exact, rounded)
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_families_at_the_scales_of_the_file(name: str, tmp_path: Path) -> None:
+    """Decomposed and whole norms, embeddings on the host, masks."""
+    family = next(family for family in FAMILIES if family.name == name)
+    samples = family.inputs(4, seed=1)
+    path = tmp_path / "model.onnx"
+    _quantize(family.path, path, samples, "QInt8", ActivationSymmetric=True)
+    graph, results = golden(path, samples)
+    scales = {
+        grid.scale.item() for grid in import_model(path).quantization.values() if grid.axis is None
+    }
+    codes = [t for t in graph.tensors.values() if t.kind == "int8" and t.role is Role.VALUE]
+    assert sum(tensor.scale in scales for tensor in codes) > 5
+    session = reference_session(path)
+    exact = np.stack([session.run(None, sample)[0] for sample in split_samples(samples)])
+    assert decibels(exact, np.stack(results)) > 28
 
 
 @pytest.mark.parametrize(("kind", "what"), [("QUInt8", "symmetrically"), ("QInt16", "16 bits")])
