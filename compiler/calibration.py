@@ -117,7 +117,7 @@ def calibrate(graph: Graph, samples: Mapping[str, np.ndarray]) -> Calibration:
     for index, inputs in enumerate(inputs_of):
         matrices = host.run(inputs)
         length = sample_length(graph, matrices)
-        for name, values in run_float(graph, matrices, observe, length).items():
+        for name, values in run_float(graph, matrices, observe, length, short=True).items():
             tensor = graph.tensors[name]
             if tensor.role == Role.CONSTANT:
                 continue

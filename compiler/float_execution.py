@@ -1,6 +1,7 @@
 """Executes the float Graph in numpy: the reference for calibration and for every later pass."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -35,12 +36,15 @@ def run_float(
     inputs: Mapping[str, np.ndarray],
     observe: Observer = _ignore,
     length: int | None = None,
+    *,
+    short: bool = False,
 ) -> dict[str, np.ndarray]:
     """All tensors of the graph [rows, cols] from its INPUT tensors by name; float64, but constants.
 
     Masks among the inputs are ignored: length says how many tokens count, None stands for all of
-    them. Nothing is computed for the tokens beyond: their elements are 0. Others that no operation
-    writes are NaN. Raises DataError for a missing, unknown or misshapen input.
+    them. The model's rows of tokens beyond are computed all the same, as padding; where `short`
+    they are not, and 0. Elements that no operation writes are NaN. Raises DataError for a missing,
+    unknown or misshapen input.
     """
     tensors: dict[str, np.ndarray] = {}
     for tensor in graph.tensors.values():
@@ -50,23 +54,35 @@ def run_float(
             tensors[tensor.name] = tensor.data
         else:
             blank = np.zeros((tensor.rows, tensor.cols))
-            counted(tensor, whole(tensor), blank, length)[...] = np.nan
+            counted(tensor, whole(tensor), blank, length if short else None)[...] = np.nan
             tensors[tensor.name] = blank
     unknown = sorted(set(inputs) - set(tensors) - set(graph.masks))
     if unknown:
         raise DataError(f"the graph has no input tensor {unknown[0]!r}")
 
     def at(view: View) -> np.ndarray:
-        array = tensors[view.tensor]
-        block = array[view.row : view.row + view.rows, view.col : view.col + view.cols]
-        return counted(graph.tensors[view.tensor], view, block, length)
+        block = _block(tensors[view.tensor], view)
+        return counted(graph.tensors[view.tensor], view, block, length) if short else block
+
+    def masked(view: View) -> np.ndarray:
+        """All rows of what a softmax reads or writes, but only the columns that count."""
+        block = _block(tensors[view.tensor], view)
+        tensor = replace(graph.tensors[view.tensor], row_token=None)
+        return counted(tensor, view, block, length)
 
     with np.errstate(invalid="ignore", over="ignore"):
         for op in graph.operations:
-            target = at(op.out if isinstance(op, Gemm) else op.target)
-            if target.size:
-                target[...] = evaluate(op, at, observe)
+            read = masked if isinstance(op, Softmax) and not short else at
+            target = op.out if isinstance(op, Gemm) else op.target
+            if read is masked:
+                at(target)[...] = 0
+            if read(target).size:
+                read(target)[...] = evaluate(op, read, observe)
     return tensors
+
+
+def _block(array: np.ndarray, view: View) -> np.ndarray:
+    return array[view.row : view.row + view.rows, view.col : view.col + view.cols]
 
 
 def counted(

@@ -214,7 +214,7 @@ class _Measurement:
         self._samples += 1
         matrices = self._before.run(sample)
         length = sample_length(self._graph, matrices)
-        exact = run_float(self._graph, matrices, length=length)
+        exact = run_float(self._graph, matrices, length=length, short=True)
         inputs = {
             t.name: quantize_input(t, matrices[t.name], self._config.residual_bits)
             for t in self._quantized.tensors.values()
@@ -296,20 +296,31 @@ class _Measurement:
     def _compare(
         self, sample: Sample, values: Sample, expected: Sample, length: int | None
     ) -> None:
-        """The model's outputs, after the host's part."""
-        feeds = dict(sample)
-        for tensor in self._graph.tensors.values():
-            if tensor.role is Role.OUTPUT:
-                value = np.zeros((tensor.rows, tensor.cols))
-                known = counted(tensor, whole(tensor), values[tensor.name], length)
-                value[: known.shape[0], : known.shape[1]] = known
-                feeds[tensor.name] = value
-        for name, got in self._after.run(feeds).items():
+        """The model's outputs, after the host's part; but for what stands for padding, which is
+        whatever depends on the tokens beyond the length."""
+        results, others = (
+            self._after.run({**sample, **self._padded(values, length, padding)})
+            for padding in (0.0, 1.0)
+        )
+        for name, result in results.items():
+            counts = np.asarray(result) == np.asarray(others[name])
+            got = np.asarray(result, np.float64)[counts]
+            exact = np.asarray(expected[name], np.float64)[counts]
             total, cosines = self._outputs.setdefault(name, (Comparison(), []))
             one = Comparison()
-            for comparison in (total, one):
-                comparison.add(np.asarray(expected[name], np.float64), np.asarray(got, np.float64))
+            total.add(exact, got)
+            one.add(exact, got)
             cosines.append(one.cosine)
+
+    def _padded(self, values: Sample, length: int | None, padding: float) -> Sample:
+        """The graph's outputs with a value of no meaning for the tokens beyond the length."""
+        feeds = {}
+        for tensor in self._graph.tensors.values():
+            if tensor.role is Role.OUTPUT:
+                known = counted(tensor, whole(tensor), values[tensor.name], length)
+                feeds[tensor.name] = np.full((tensor.rows, tensor.cols), padding)
+                feeds[tensor.name][: known.shape[0], : known.shape[1]] = known
+        return feeds
 
 
 def _block(array: np.ndarray, view: View) -> np.ndarray:
