@@ -158,9 +158,61 @@ def test_polynomial_computes_gelu_only(transformer: Callable[..., Path]) -> None
         compiled(transformer(activation="Relu"), POLYNOMIAL)
 
 
-def test_unknown_estimator() -> None:
-    with pytest.raises(ConfigError, match="minmax, percentile, mse"):
-        QuantizationOptions("magic")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"estimator": "magic"}, "minmax, percentile, mse"),
+        ({"weights": "row"}, "channel, tensor"),
+        ({"percentile": 101.0}, "percentile is 101"),
+        ({"smoothing": -0.1}, "smoothing is -0.1"),
+        ({"smoothing": float("nan")}, "smoothing is nan"),
+        ({"residual_bits": 7}, "from 8 to 16"),
+        ({"scores_headroom": 0.9}, "scores_headroom"),
+    ],
+)
+def test_options_without_sense(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        QuantizationOptions(**options)
+
+
+def test_one_scale_for_all_weights(transformer: Callable[..., Path]) -> None:
+    graph = lower(import_model(transformer(bias=False)))
+    samples = {"image": images(8)}
+    for weights, alike in (("tensor", True), ("channel", False)):
+        options = QuantizationOptions(weights=weights)  # type: ignore[arg-type]
+        quantized = quantize(graph, ECP5_85K, samples, options)
+        check_ranges(quantized, ECP5_85K)
+        records = [
+            op.records
+            for op in quantized.operations
+            if isinstance(op, QGemm) and isinstance(op.records, Records)
+        ]
+        products = [r for r in records if len(np.unique(r.bias)) > 1]
+        assert products
+        for r in products:
+            assert (len({*zip(r.multiplier, r.selector, strict=True)}) == 1) == alike
+
+
+def test_fewer_residual_bits(transformer: Callable[..., Path]) -> None:
+    """The stream's codes stay small, and its step grows by as many bits."""
+    graph = lower(import_model(transformer()))
+    samples = {"image": images(8)}
+    full = quantize(graph, ECP5_85K, samples)
+    few = quantize(graph, ECP5_85K, samples, QuantizationOptions(residual_bits=9))
+    for name, tensor in full.tensors.items():
+        if tensor.kind == "int16":
+            scale = few.tensors[name].scale
+            assert scale and tensor.scale and scale / tensor.scale == pytest.approx(32767 / 255)
+
+
+def test_no_zero_points(transformer: Callable[..., Path]) -> None:
+    graph = lower(import_model(transformer()))
+    options = QuantizationOptions(zero_points=False)
+    for quantized, some in (
+        (quantize(graph, ECP5_85K, {"image": images(8)}), True),
+        (quantize(graph, ECP5_85K, {"image": images(8)}, options), False),
+    ):
+        assert any(tensor.zero for tensor in quantized.tensors.values()) == some
 
 
 @pytest.mark.parametrize("estimator", ["minmax", "percentile", "mse"])
