@@ -7,8 +7,11 @@ from gateformer.compiler.layout import words_of
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine, Instruction, Opcode
 
-DRAM_EFFICIENCY = 0.93
-"""Share of its bus that an SDR SDRAM delivers beside row misses and refresh."""
+DRAM_EFFICIENCY = 0.96
+"""Share of its bus that an SDR SDRAM delivers beside refresh and the fetch of instructions."""
+DRAM_ROW_BYTES = 1024
+DRAM_ROW_CYCLES = 8
+"""Cycles lost where a transfer enters another row of the memory."""
 DRAM_LATENCY = 20
 """Cycles from a transfer's start to its first data."""
 PIPELINE = 24
@@ -42,7 +45,6 @@ class _State:
 def predict_cycles(config: AcceleratorConfig, program: tuple[Instruction, ...]) -> int:
     """Cycles from start to done, as estimated; stalls of local memory's ports are neglected."""
     state = _State()
-    word_cycles = config.word_bytes / config.bus_bytes / DRAM_EFFICIENCY
     for i in program:
         match i.opcode:
             case Opcode.HALT:
@@ -50,10 +52,7 @@ def predict_cycles(config: AcceleratorConfig, program: tuple[Instruction, ...]) 
             case Opcode.GEMM:
                 _gemm(config, state, i)
             case Opcode.DMA_LOAD | Opcode.DMA_STORE:
-                moved = i["rows"] * i["words"] * word_cycles
-                # The fetch of the instruction itself takes its share of the bus.
-                moved += 4 * WORDS / config.bus_bytes
-                _simple(state, Engine.DMA, i, moved + DRAM_LATENCY)
+                _simple(state, Engine.DMA, i, _dma(config, i) + DRAM_LATENCY)
             case Opcode.LOAD_B:
                 words = i["n"] * words_of(i["k"], 1, config.word_bytes)
                 state.b_ready.append(_simple(state, Engine.LOAD_B, i, words + 8))
@@ -73,6 +72,17 @@ def predict_cycles(config: AcceleratorConfig, program: tuple[Instruction, ...]) 
                 row = max(-(-i["channels"] // config.norm_lanes), 40)
                 _simple(state, Engine.VECTOR, i, i["rows"] * row + VECTOR_LATENCY)
     return round(max(state.free.values()))
+
+
+def _dma(config: AcceleratorConfig, i: Instruction) -> float:
+    """Cycles on the bus: beats, one more for each burst, rows of the memory; and the fetch of the
+    instruction itself."""
+    size = i["words"] * config.word_bytes
+    dense = i["rows"] == 1 or i["dram_stride"] == size
+    runs, size = (1, i["rows"] * size) if dense else (i["rows"], size)
+    bursts, rows = -(-size // config.burst_bytes), -(-size // DRAM_ROW_BYTES)
+    beats = size // config.bus_bytes + bursts + rows * DRAM_ROW_CYCLES
+    return (runs * beats + 4 * WORDS / config.bus_bytes) / DRAM_EFFICIENCY
 
 
 def _simple(state: _State, engine: Engine, i: Instruction, duration: float) -> float:
