@@ -191,8 +191,7 @@ class Builder:
 
     def _norm(self, op: Norm) -> QNorm:
         form, name = self._form, op.target.tensor
-        channels = op.source.cols
-        epsilon = round(channels**2 * op.epsilon / self._scales.wide[op.source.tensor] ** 2)
+        epsilon = round(op.source.cols**2 * op.epsilon / self._scales.wide[op.source.tensor] ** 2)
         int8 = int16 = None
         if name in form.narrow:
             scale, zero = self._scales.narrow[name]

@@ -43,8 +43,10 @@ def run_quantized(
                 _gemm(graph, op, tensors, config)
             case QSoftmax():
                 source = graph.tensors[op.source.tensor]
-                cut = source.col_tokens and lengths is not None
-                _softmax(op, tensors, lengths[source.sample] if cut else op.source.cols)
+                counted = op.source.cols
+                if lengths is not None and source.col_tokens:
+                    counted = lengths[source.sample]
+                _softmax(op, tensors, counted)
             case QNorm():
                 _norm(op, tensors, config)
             case QCopy():
