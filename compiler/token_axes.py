@@ -14,8 +14,9 @@ from gateformer.compiler.graph import Copy, Gemm, Graph, Norm, Operation, Role, 
 from gateformer.spec.errors import ModelError
 
 Axis = tuple[str, Literal["rows", "cols"]]
-Link = tuple[Axis, int, Axis, int]
-"""Two axes and an index of each: both stand for the same token."""
+Link = tuple[Axis, int, Axis, int, int]
+"""Two axes, an index of each, and a count: so many entries from there on stand for the same
+tokens."""
 
 
 def mark_tokens(graph: Graph) -> Graph:
@@ -28,10 +29,11 @@ def mark_tokens(graph: Graph) -> Graph:
     if not counts:
         reason = "it has no softmax"
     elif len(counts) == 1:
-        first = _first_tokens(graph)
-        conflict = _conflict(graph, first, counts.copy().pop())
+        (tokens,) = counts
+        first = _first_tokens(graph, tokens)
+        conflict = _conflict(graph, first, tokens)
         if conflict is None:
-            return _marked(graph, first, counts.pop())
+            return _marked(graph, first, tokens)
         reason = conflict
     if graph.masks:
         raise ModelError(
@@ -41,12 +43,16 @@ def mark_tokens(graph: Graph) -> Graph:
     return graph
 
 
-def _first_tokens(graph: Graph) -> dict[Axis, int | None]:
-    """The token at index 0 of every axis of tokens; None where two do not agree."""
-    links: dict[Axis, list[tuple[Axis, int]]] = {}
-    for one, i, other, j in (link for op in graph.operations for link in _links(op)):
-        links.setdefault(one, []).append((other, i - j))
-        links.setdefault(other, []).append((one, j - i))
+def _first_tokens(graph: Graph, tokens: int) -> dict[Axis, int | None]:
+    """The token at index 0 of every axis of tokens; None where two do not agree.
+
+    What ends before the last token, such as the class token's row, is always there: it is followed
+    no further, since nothing cuts it.
+    """
+    links: dict[Axis, list[tuple[Axis, int, int]]] = {}
+    for one, i, other, j, count in (link for op in graph.operations for link in _links(op)):
+        links.setdefault(one, []).append((other, i - j, tokens - i - count))
+        links.setdefault(other, []).append((one, j - i, tokens - j - count))
     first: dict[Axis, int | None] = {}
     for op in graph.operations:
         if isinstance(op, Softmax):
@@ -56,8 +62,13 @@ def _first_tokens(graph: Graph) -> dict[Axis, int | None]:
 
 
 def _spread(
-    links: dict[Axis, list[tuple[Axis, int]]], first: dict[Axis, int | None], axis: Axis, token: int
+    links: dict[Axis, list[tuple[Axis, int, int]]],
+    first: dict[Axis, int | None],
+    axis: Axis,
+    token: int,
 ) -> None:
+    """Follows links from an axis whose index 0 is `token`; links carry the shift to the other axis
+    and the least token at index 0 with which they reach the last one."""
     waiting = [(axis, token)]
     while waiting:
         axis, token = waiting.pop()
@@ -66,7 +77,9 @@ def _spread(
                 first[axis] = None
             continue
         first[axis] = token
-        waiting += [(other, token + shift) for other, shift in links.get(axis, [])]
+        waiting += [
+            (other, token + shift) for other, shift, least in links.get(axis, []) if token >= least
+        ]
 
 
 def _links(op: Operation) -> Iterator[Link]:
@@ -90,7 +103,8 @@ def _link(
         view.row if side == "rows" else view.col
         for view, side in ((one, axis), (other, other_axis))
     )
-    return (one.tensor, axis), i, (other.tensor, other_axis), j
+    count = one.rows if axis == "rows" else one.cols
+    return (one.tensor, axis), i, (other.tensor, other_axis), j, count
 
 
 def _conflict(graph: Graph, first: dict[Axis, int | None], tokens: int) -> str | None:

@@ -23,7 +23,8 @@ class Family:
 
     architecture: the class in transformers, or in torch. activation: its name there. shapes: of
     every input. sentence: with the mean over tokens of sentence-transformers behind it. masks:
-    inputs that say which tokens count. vocabulary: token ids are less.
+    inputs that say which tokens count. vocabulary: token ids are less. decibels: the least
+    signal-to-noise ratio of the integer model's outputs against float.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Family:
     feed_forward: int
     activation: str
     shapes: Mapping[str, tuple[int, ...]]
+    decibels: float
     layers: int = 1
     sentence: bool = False
     masks: tuple[str, ...] = ()
@@ -54,10 +56,19 @@ class Family:
 
         length: how many tokens count, where the model has masks; None stands for all of them.
         """
+        return self._inputs(np.full(samples, length or self.tokens), seed)
+
+    def calibration(self, samples: int, seed: int) -> dict[str, np.ndarray]:
+        """The same where lengths from 1 to all tokens are mixed: a short input's attention
+        averages less, so that its values are larger."""
+        return self._inputs(np.rint(np.geomspace(1, self.tokens, samples)), seed)
+
+    def _inputs(self, lengths: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         random = np.random.default_rng(seed)
-        counts = np.arange(self.tokens) < (self.tokens if length is None else length)
+        counts = np.arange(self.tokens) < lengths[:, None, None]
 
         def array(name: str, shape: tuple[int, ...]) -> np.ndarray:
+            shape = (len(lengths), *shape)
             match name:
                 case "input_ids":
                     return random.integers(SPECIAL, self.vocabulary, shape)
@@ -69,7 +80,7 @@ class Family:
                     return np.broadcast_to(~counts, shape)
             return random.normal(0, 1, shape).astype(np.float32)
 
-        return {name: array(name, (samples, *shape)) for name, shape in self.shapes.items()}
+        return {name: array(name, shape) for name, shape in self.shapes.items()}
 
 
 def _text(tokens: int, names: tuple[str, ...] = TEXT) -> dict[str, tuple[int, ...]]:
@@ -89,6 +100,7 @@ FAMILIES = (
         feed_forward=96,
         activation="gelu",
         shapes=_text(37),
+        decibels=34,
         masks=_MASK,
     ),
     Family(
@@ -102,6 +114,7 @@ FAMILIES = (
         feed_forward=100,
         activation="gelu_new",
         shapes=_text(7),
+        decibels=30,
         masks=_MASK,
     ),
     Family(
@@ -116,6 +129,7 @@ FAMILIES = (
         activation="gelu",
         layers=2,
         shapes=_text(128, TEXT[:2]),
+        decibels=35,
         masks=_MASK,
     ),
     Family(
@@ -129,6 +143,7 @@ FAMILIES = (
         feed_forward=36,
         activation="gelu",
         shapes=_text(7, TEXT[:2]),
+        decibels=36,
         masks=_MASK,
     ),
     Family(
@@ -143,6 +158,7 @@ FAMILIES = (
         activation="gelu",
         sentence=True,
         shapes=_text(37),
+        decibels=42,
         masks=_MASK,
     ),
     Family(
@@ -156,6 +172,7 @@ FAMILIES = (
         feed_forward=96,
         activation="gelu",
         shapes={"pixel_values": (1, 1, 28, 28)},
+        decibels=36,
     ),
     Family(
         name="vit-silu",
@@ -169,6 +186,7 @@ FAMILIES = (
         activation="silu",
         layers=2,
         shapes={"pixel_values": (1, 3, 24, 24)},
+        decibels=31,
     ),
     Family(
         name="deit",
@@ -181,6 +199,7 @@ FAMILIES = (
         feed_forward=72,
         activation="gelu",
         shapes={"pixel_values": (1, 3, 16, 16)},
+        decibels=22,
     ),
     Family(
         name="post-norm",
@@ -193,6 +212,7 @@ FAMILIES = (
         feed_forward=60,
         activation="relu",
         shapes={"x": (1, 128, 72), "padding": (1, 128)},
+        decibels=45,
         masks=("padding",),
     ),
     Family(
@@ -206,6 +226,7 @@ FAMILIES = (
         feed_forward=72,
         activation="tanh",
         shapes={"x": (1, 1, 100)},
+        decibels=38,
     ),
 )
 """Every fixture."""
@@ -220,6 +241,7 @@ BERT_BASE = Family(
     feed_forward=3072,
     activation="gelu",
     shapes=_text(128),
+    decibels=0,
     layers=12,
     masks=_MASK,
     vocabulary=30522,

@@ -26,7 +26,7 @@ from gateformer.sim.verify import Verifier
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.configs import find_config
 
-CALIBRATION, EVALUATION = 16, 8
+CALIBRATION, EVALUATION = 64, 8
 """Random inputs that calibrate a model, and others that measure it."""
 SEED = 1
 
@@ -45,16 +45,18 @@ class Measurement:
     utilization: float
 
 
-def compile_family(family: Family, config: AcceleratorConfig, folder: Path) -> CompiledModel:
+def compile_family(
+    family: Family, config: AcceleratorConfig, folder: Path, samples: int = 1
+) -> CompiledModel:
     """Compiles a fixture; every pass is compared with the one before, as by `--verify`."""
     calibration = folder / "calibration.npz"
-    np.savez(calibration, allow_pickle=False, **family.inputs(CALIBRATION, SEED))
+    np.savez(calibration, allow_pickle=False, **family.calibration(CALIBRATION, SEED))
     verifier = Verifier(family.path, calibration, config)
 
     def observe(name: str, result: object) -> None:
         verifier.check(name, result)
 
-    options = Options(dict(family.shapes), observe=observe)
+    options = Options(dict(family.shapes), samples=samples, observe=observe)
     compiled = compile(family.path, calibration, config, options)
     assert compiled is not None
     return compiled
