@@ -1,4 +1,4 @@
-"""The options of quantization: read, recorded in model.json, and refused where they make no sense."""
+"""The options of quantization: read, recorded in model.json, refused where they make no sense."""
 
 import json
 from pathlib import Path
