@@ -32,6 +32,8 @@ class Statistics:
     chunks: list[np.ndarray] = field(default_factory=list)
     channels: list[np.ndarray] = field(default_factory=list)
     """The channel of each value in `chunks`."""
+    count: int = 0
+    """Values seen of each channel."""
 
     @property
     def low(self) -> float:
@@ -61,6 +63,7 @@ class Statistics:
         across = None if self.axis is None else 1 - self.axis
         self.lows = np.minimum(self.lows, values.min(axis=across))
         self.highs = np.maximum(self.highs, values.max(axis=across))
+        self.count += values.size // len(self.lows)
         flat = np.arange(values.size)
         if values.size > keep:
             flat = random.integers(0, values.size, keep)
@@ -75,7 +78,7 @@ class Statistics:
             for values, channel in zip(self.chunks, self.channels, strict=True)
         ]
         lows, highs = (self.lows - offsets) / factors, (self.highs - offsets) / factors
-        return Statistics(self.axis, lows, highs, chunks, self.channels)
+        return Statistics(self.axis, lows, highs, chunks, self.channels, self.count)
 
 
 def statistics_of(data: np.ndarray) -> Statistics:

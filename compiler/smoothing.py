@@ -14,11 +14,15 @@ from gateformer.compiler.graph import Gemm, Norm
 from gateformer.compiler.quantize_form import IntegerForm
 from gateformer.compiler.quantized import ChannelMap
 
+LEAST_COUNT = 256
+"""Values of a channel without which its range is not trusted: the factors of a few would make
+others saturate."""
+
 
 def smooth(
     form: IntegerForm, calibration: Calibration, alpha: float | None, centering: bool
 ) -> dict[str, ChannelMap]:
-    """The channel maps of the norms' int8 results, by tensor.
+    """The channel maps of the norms' int8 results, by tensor; none where calibration saw little.
 
     alpha: 1 gives all channels the same range, 0 all columns of the weights; None: no factors.
     centering: whether offsets put the middle of every channel's range to 0.
@@ -26,6 +30,8 @@ def smooth(
     result = {}
     for name, weights in _readers(form).items():
         statistics = calibration.tensors[name]
+        if statistics.count < LEAST_COUNT:
+            continue
         offsets = (statistics.lows + statistics.highs) / 2 if centering else 0 * statistics.lows
         factors = np.ones_like(offsets)
         if alpha is not None:

@@ -17,11 +17,11 @@ from gateformer.compiler.lowering import lower
 from gateformer.compiler.quantize import QuantizationOptions, quantize
 from gateformer.compiler.quantize_form import IntegerForm
 from gateformer.compiler.quantized import QNorm
-from gateformer.compiler.smoothing import smooth
+from gateformer.compiler.smoothing import LEAST_COUNT, smooth
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.spec.configs import ECP5_85K
 
-IMAGES = np.random.default_rng(4).normal(0, 1, (8, 1, 2, 6, 6)).astype(np.float32)
+IMAGES = np.random.default_rng(4).normal(0, 1, (32, 1, 2, 6, 6)).astype(np.float32)
 
 
 @pytest.fixture(name="graph")
@@ -48,6 +48,11 @@ def test_only_norms_that_meet_weights(graph: Graph, calibration: Calibration) ->
     norms = {op.target.tensor for op in graph.operations if isinstance(op, Norm)}
     outputs = {t.name for t in graph.tensors.values() if t.role == Role.OUTPUT}
     assert set(maps) == norms - outputs
+
+
+def test_channels_seen_too_rarely_stay_as_they_are(graph: Graph) -> None:
+    few = calibrate(graph, {"image": IMAGES[: LEAST_COUNT // 10]})
+    assert not smooth(IntegerForm(graph), few, 0.5, True)
 
 
 def test_a_product_of_two_activations_forbids_it(graph: Graph, calibration: Calibration) -> None:
