@@ -55,10 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     answer["compile_seconds"] = seconds
     table = Table("figure", "value", title=f"all-MiniLM-L6-v2 on {options.config}")
     for name, value in answer.items():
-        table.add_row(name, f"{value:,.4f}" if isinstance(value, float) else f"{value:,}")
+        table.add_row(name, _shown(value))
     console.print(table)
     write_json(options.json, answer)
     console.print(f"figures in {options.json}, the program in {BUILD / options.config}")
+
+
+def _shown(value: bool | int | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 def compile_model(
