@@ -7,10 +7,11 @@ BIN := .venv/bin
 ROOMS := spec hw compiler sim boards cli examples
 TYPED := $(ROOMS:%=build/typing/gateformer/%)
 
-.PHONY: help venv demo minilm test lint types ci clean
+.PHONY: help venv demo models minilm test lint types ci clean
 
 help:
 	@echo "make demo   install, then run the digits model on the generated accelerator"
+	@echo "make models compile and run every encoder family's fixture"
 	@echo "make minilm compile and run a pretrained sentence encoder (installs torch)"
 	@echo "make test   run every test"
 	@echo "make lint   check style (ruff)"
@@ -27,8 +28,11 @@ demo: .venv/installed
 minilm: .venv/installed-minilm
 	$(BIN)/python -m gateformer.examples.minilm.demo
 
+models: .venv/installed
+	$(BIN)/python -m gateformer.examples.families.report
+
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check

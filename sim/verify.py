@@ -47,6 +47,8 @@ class Verifier:
         self.host: HostRunner | None = None
         self.after: HostRunner | None = None
         self.graph: QuantizedGraph | None = None
+        self.differences: dict[str, float] = {}
+        """How far outputs are from onnxruntime's after each float pass, of the largest output."""
         self.lengths: list[int | None] = []
         """The runtime length of every sample."""
         self.integers: list[dict[str, np.ndarray]] = []
@@ -109,6 +111,7 @@ class Verifier:
             for key, reference in expected.items():
                 size = max(float(np.abs(reference).max()), 1e-9)
                 worst = max(worst, float(np.abs(got[key] - reference).max()) / size)
+        self.differences[name] = worst
         if not worst <= FLOAT_TOLERANCE:
             raise VerifyError(
                 f"after pass {name!r} the model differs from onnxruntime by {worst:.2e} of its "

@@ -114,7 +114,7 @@ FAMILIES = (
         feed_forward=100,
         activation="gelu_new",
         shapes=_text(7),
-        decibels=30,
+        decibels=31,
         masks=_MASK,
     ),
     Family(
@@ -129,7 +129,7 @@ FAMILIES = (
         activation="gelu",
         layers=2,
         shapes=_text(128, TEXT[:2]),
-        decibels=35,
+        decibels=36,
         masks=_MASK,
     ),
     Family(
@@ -172,7 +172,7 @@ FAMILIES = (
         feed_forward=96,
         activation="gelu",
         shapes={"pixel_values": (1, 1, 28, 28)},
-        decibels=36,
+        decibels=35,
     ),
     Family(
         name="vit-silu",
@@ -199,7 +199,7 @@ FAMILIES = (
         feed_forward=72,
         activation="gelu",
         shapes={"pixel_values": (1, 3, 16, 16)},
-        decibels=22,
+        decibels=31,
     ),
     Family(
         name="post-norm",
@@ -226,7 +226,7 @@ FAMILIES = (
         feed_forward=72,
         activation="tanh",
         shapes={"x": (1, 1, 100)},
-        decibels=38,
+        decibels=42,
     ),
 )
 """Every fixture."""

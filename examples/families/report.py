@@ -2,19 +2,17 @@
 
     python -m gateformer.examples.families.report [--config C] [--json F]
 
-docs/models.md quotes what it prints.
+What it prints is docs/models.md's table.
 """
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from rich.console import Console
-from rich.table import Table
 
 from gateformer.cli.files import write_json
 from gateformer.compiler.compile import Options, compile
@@ -33,10 +31,12 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was seen of one family. decibels, cosine: outputs of the integer model against
-    onnxruntime's, over tokens that count. cycles: of one input at full length."""
+    """What was seen of one family. imported: largest difference of the lowered graph in float from
+    onnxruntime, of the largest output. decibels, cosine: outputs of the integer model against
+    onnxruntime's, over tokens that count. cycles: of one input."""
 
     name: str
+    imported: float
     macs: int
     decibels: float
     cosine: float
@@ -47,8 +47,9 @@ class Measurement:
 
 def compile_family(
     family: Family, config: AcceleratorConfig, folder: Path, samples: int = 1
-) -> CompiledModel:
-    """Compiles a fixture; every pass is compared with the one before, as by `--verify`."""
+) -> tuple[CompiledModel, float]:
+    """Compiles a fixture; every pass is compared with the one before, as by `--verify`. Also
+    returns how far the lowered graph is from onnxruntime."""
     calibration = folder / "calibration.npz"
     np.savez(calibration, allow_pickle=False, **family.calibration(CALIBRATION, SEED))
     verifier = Verifier(family.path, calibration, config)
@@ -59,7 +60,7 @@ def compile_family(
     options = Options(dict(family.shapes), samples=samples, observe=observe)
     compiled = compile(family.path, calibration, config, options)
     assert compiled is not None
-    return compiled
+    return compiled, verifier.differences["lower"]
 
 
 def expected(family: Family, samples: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
@@ -74,7 +75,7 @@ def measure(
     """length: how many tokens of the masks count; None stands for all. build: where the compiled
     simulation is kept."""
     with tempfile.TemporaryDirectory() as folder:
-        compiled = compile_family(family, config, Path(folder))
+        compiled, imported = compile_family(family, config, Path(folder))
     samples = split_samples(family.inputs(EVALUATION, SEED + 1, length))
     pairs = []
     for run, exact in zip(
@@ -90,6 +91,7 @@ def measure(
     assert result.cycles is not None
     return Measurement(
         name=family.name,
+        imported=imported,
         macs=result.macs,
         decibels=10 * float(np.log10(signal / max(noise, 1e-30))),
         cosine=float(exact @ golden / np.linalg.norm(exact) / np.linalg.norm(golden)),
@@ -99,29 +101,36 @@ def measure(
     )
 
 
-def rows(measurements: Sequence[Measurement]) -> Iterator[tuple[str, ...]]:
-    """The table, its titles first."""
-    yield (
-        "fixture", "architecture", "exporter", "tokens", "hidden", "heads", "activation",
-        "SNR", "cosine", "RTL", "cycles", "busy",
+TITLES = (
+    "fixture", "architecture", "exporter, opset", "tokens", "hidden", "heads x size", "activation",
+    "import", "SNR", "cosine", "RTL", "cycles", "busy", "1 token: SNR", "RTL", "cycles",
+)  # fmt: skip
+
+
+def row(family: Family, whole: Measurement, short: Measurement | None) -> tuple[str, ...]:
+    """The table's entries. whole, short: at full length and, where there are masks, 1 token."""
+
+    def exact(measurement: Measurement) -> str:
+        return "bit-exact" if measurement.bit_exact else "DIFFERS"
+
+    return (
+        family.name,
+        family.architecture,
+        f"{family.exporter}, {family.opset}",
+        str(family.tokens),
+        str(family.hidden),
+        f"{family.heads} x {family.head_size}",
+        family.activation,
+        f"{whole.imported:.0e}",
+        f"{whole.decibels:.1f} dB",
+        f"{whole.cosine:.4f}",
+        exact(whole),
+        f"{whole.cycles:,}",
+        f"{100 * whole.utilization:.1f} %",
+        *(("", "", "") if short is None else (
+            f"{short.decibels:.1f} dB", exact(short), f"{short.cycles:,}"
+        )),
     )  # fmt: skip
-    families = {family.name: family for family in FAMILIES}
-    for m in measurements:
-        f = families[m.name]
-        yield (
-            f.name,
-            f.architecture,
-            f"{f.exporter}, opset {f.opset}",
-            str(f.tokens),
-            str(f.hidden),
-            f"{f.heads} x {f.head_size}",
-            f.activation,
-            f"{m.decibels:.1f} dB",
-            f"{m.cosine:.4f}",
-            "bit-exact" if m.bit_exact else "DIFFERS",
-            f"{m.cycles:,}",
-            f"{100 * m.utilization:.1f} %",
-        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -129,19 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", default="ecp5-85k", help="accelerator config")
     parser.add_argument("--json", type=Path, help="also write the figures as JSON")
     options = parser.parse_args(arguments)
-    config, console = find_config(options.config), Console()
-    measurements = []
-    with console.status("measuring") as status:
-        for family in FAMILIES:
-            status.update(f"measuring {family.name}")
-            measurements.append(measure(family, config, build=Path("build/rtl")))
-    titles, *lines = rows(measurements)
-    table = Table(*titles, title=f"families on {config.name}")
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+    config, build = find_config(options.config), Path("build/rtl")
+    print(_line(TITLES), _line("---" for _ in TITLES), sep="\n")
+    figures = []
+    for family in FAMILIES:
+        whole = measure(family, config, build=build)
+        short = measure(family, config, length=1, build=build) if family.masks else None
+        print(_line(row(family, whole, short)), flush=True)
+        figures.append({"whole": asdict(whole), "short": asdict(short) if short else None})
     if options.json:
-        write_json(options.json, {"families": [asdict(m) for m in measurements]})
+        write_json(options.json, {"families": figures})
+
+
+def _line(entries: Iterable[str]) -> str:
+    return f"| {' | '.join(entries)} |"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def named(family):
 def test_integers_are_close_to_float_and_rtl_equals_them(family):
     seen = measure(family, LARGE, build=BUILD)
     assert seen.bit_exact
+    assert seen.imported < 1e-4
     assert seen.decibels >= family.decibels
 
 
@@ -32,7 +33,7 @@ def test_shorter_inputs_take_less_time(family):
     one = measure(family, LARGE, length=1, build=BUILD)
     assert full.bit_exact and almost.bit_exact and one.bit_exact
     assert almost.decibels >= family.decibels
-    assert one.decibels >= 23
+    assert one.decibels >= 28
     assert one.cycles < almost.cycles <= full.cycles
     assert one.macs < almost.macs < full.macs
 
@@ -40,7 +41,7 @@ def test_shorter_inputs_take_less_time(family):
 @pytest.mark.parametrize("name", ["vit", "deit"])
 def test_a_length_without_masks(name, tmp_path):
     family = next(family for family in FAMILIES if family.name == name)
-    compiled = compile_family(family, LARGE, tmp_path)
+    compiled, _ = compile_family(family, LARGE, tmp_path)
     samples = split_samples(family.inputs(1, 7))
     least = compiled.image.least_tokens
     assert least == {"vit": 1, "deit": 2}[name]
@@ -57,7 +58,7 @@ def test_a_length_without_masks(name, tmp_path):
 
 def test_masks_that_are_no_length_are_refused(tmp_path):
     family = MASKED[0]
-    compiled = compile_family(family, LARGE, tmp_path)
+    compiled, _ = compile_family(family, LARGE, tmp_path)
     sample = split_samples(family.inputs(1, 7))[0]
     for counts in (np.arange(family.tokens) > 0, np.arange(family.tokens) != 3):
         mask = counts.astype(np.int64)[None]
@@ -72,8 +73,8 @@ def test_masks_that_are_no_length_are_refused(tmp_path):
 def test_a_batch_equals_its_samples(name, tmp_path):
     """Samples of different lengths run together as each one runs alone; the last batch is short."""
     family = next(family for family in FAMILIES if family.name == name)
-    single = compile_family(family, LARGE, tmp_path)
-    together = compile_family(family, LARGE, tmp_path, samples=4)
+    single, _ = compile_family(family, LARGE, tmp_path)
+    together, _ = compile_family(family, LARGE, tmp_path, samples=4)
     samples = [
         split_samples(family.inputs(1, seed, length if family.masks else None))[0]
         for seed, length in enumerate((family.tokens, 1, 9, family.tokens - 1, 5, 2))
