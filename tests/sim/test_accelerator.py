@@ -8,10 +8,10 @@ import integer_graphs
 import numpy as np
 import pytest
 from configs import ALONE, CLASSICAL, FLASH, LARGE, ONE_PORT
+from runs import run
 
 from gateformer.compiler.backend import compile_quantized
 from gateformer.compiler.cycle_model import predict_cycles
-from gateformer.compiler.host_model import layout_of
 from gateformer.examples.digits.demo import Demo
 from gateformer.sim import rtl
 from gateformer.sim.bench import run_bench
@@ -24,36 +24,6 @@ from gateformer.spec.registers import Counter, Register
 
 CONFIGS = {c.name: c for c in (LARGE, ONE_PORT, CLASSICAL, ALONE, FLASH)}
 STALLS = {"free": (0, 0), "stalled": (90, 110)}
-
-
-def run(graph, config, stalls=(0, 0), seeds=(1,), local_kib=None, length=None):
-    """Runs random inputs on both; every instruction's writes must be equal. The last counters.
-
-    local_kib: compiles for less local memory than there is. length: the runtime length.
-    """
-    image = compile_quantized(graph, config.replace(local_kib=local_kib or config.local_kib))
-    golden = GoldenRunner(config, image)
-    with rtl.RtlMachine(rtl.build(config, BUILD), config) as machine:
-        machine.set_stalls(*stalls)
-        runner = RtlRunner(machine, image)
-        load(golden, config, image)
-        load(runner, config, image)
-        if length is not None:
-            golden.set_lengths([length])
-            runner.set_lengths([length])
-        for seed in seeds:
-            rng = np.random.default_rng(seed)
-            for d in image.inputs:
-                codes = rng.integers(-128, 128, (d.rows, d.cols))
-                content = layout_of(d, config).pack(codes).tobytes()
-                golden.write(d.space, d.address, content)
-                runner.write(d.space, d.address, content)
-            assert runner.start() == golden.start()
-            for d in image.outputs:
-                size = layout_of(d, config).words * config.word_bytes
-                seen = runner.read(d.space, d.address, size)
-                assert np.array_equal(seen, golden.read(d.space, d.address, size))
-        return image, machine.cycles, machine.counters()
 
 
 @pytest.mark.parametrize("stalls", STALLS.values(), ids=STALLS)
@@ -101,7 +71,7 @@ def test_shorter_inputs_take_less_time(config):
     graph = integer_graphs.post_norm(config, 70, 64, 2, 32, 128, 1)
     cycles = {}
     for length in (1, 35, 69, 70):
-        _, cycles[length], _ = run(graph, config, length=length, local_kib=24)
+        _, cycles[length], _ = run(graph, config, lengths=[length], local_kib=24)
     assert cycles[1] < cycles[35] < cycles[69] <= cycles[70]
     if config is ONE_PORT:
         # 16 MACs: the array is the limit, not the weights.
