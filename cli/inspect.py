@@ -1,6 +1,7 @@
 """`gateformer inspect`: what becomes of every node of a model."""
 
 import argparse
+import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -36,21 +37,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from gateformer.compiler.inspection_limits import limits
 
     config = find_config(arguments.config) if arguments.config else None
-    console = Console()
+    # A pipe or a file has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     with console.status("inspecting"):
         inspection = inspect(import_model(arguments.model, dict(arguments.shape)))
     table = Table(title=str(arguments.model), show_footer=True)
     totals = inspection.totals
     table.add_column("node", "total", overflow="fold")
-    table.add_column("operator")
-    table.add_column("runs on")
+    table.add_column("operator", no_wrap=True)
+    table.add_column("runs on", no_wrap=True)
     table.add_column("", overflow="fold")
     for title, total in (
         ("MACs", totals.macs),
         ("weight bytes", totals.weight_bytes),
         ("result bytes", totals.activation_bytes),
     ):
-        table.add_column(title, f"{total:,}", justify="right")
+        table.add_column(title, f"{total:,}", justify="right", no_wrap=True)
     absorbed: Counter[tuple[str, str]] = Counter()
     for report in inspection.nodes:
         if report.place == "constant":
