@@ -131,8 +131,9 @@ def _input(inputs: Mapping[str, np.ndarray], name: str, shape: tuple[int, int]) 
 
 def _gemm(op: Gemm, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # In the weights' own precision: for a short input, converting them takes longer than the rest.
-    kind = np.float32 if np.float32 in (a.dtype, b.dtype) else np.float64
-    out = op.factor * (a.astype(kind, copy=False) @ b.astype(kind, copy=False).T)
+    if np.float32 in (a.dtype, b.dtype):
+        a, b = a.astype(np.float32, copy=False), b.astype(np.float32, copy=False)
+    out = op.factor * (a @ b.T)
     if op.bias is not None:
         out += op.bias[:, None] if op.by_row else op.bias
     return out
