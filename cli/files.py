@@ -32,24 +32,18 @@ def make_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file that appears complete or not at all. Raises GateformerError."""
+    write_bytes(path, lambda file: file.write(text.encode()))
+
+
+def write_bytes(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file with `write(file)`; it appears complete or not at all, but for devices and
+    pipes, which are written as they are. Raises GateformerError."""
     try:
         if _is_special(path):
-            path.write_text(text, encoding="utf-8")
+            with path.open("wb") as file:
+                write(file)
             return
         temporary = _temporary(path)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path.resolve())
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise GateformerError(f"cannot write {path}: {error.strerror}") from None
-
-
-def write_bytes(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Writes a binary file with `write(file)`; it appears complete or not at all."""
-    temporary = _temporary(path)
-    try:
         try:
             with temporary.open("wb") as file:
                 write(file)
@@ -72,4 +66,4 @@ def _temporary(path: Path) -> Path:
 
 def _is_special(path: Path) -> bool:
     """Whether it is a device or a pipe, such as /dev/stdout, which must not be replaced."""
-    return path.parent == Path("/dev") or (path.exists() and not path.is_file())
+    return path.resolve().parent == Path("/dev") or (path.exists() and not path.is_file())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gateformer.cli.files import require_writable, write_bytes
+from gateformer.spec.errors import GateformerError
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -39,6 +40,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from gateformer.compiler.samples import load_samples, split_samples
     from gateformer.sim.simulate import simulate, stalls_by_engine, utilization
 
+    if arguments.trace and arguments.engine != "rtl":
+        raise GateformerError("--trace records the RTL: use it with --engine rtl")
     model = CompiledModel.load(arguments.model)
     samples = split_samples(load_samples(arguments.input, model.host().inputs))
     require_writable(arguments.output)
@@ -72,8 +75,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         exact = "bit-exact" if answer["bit_exact"] else "NOT equal to the golden model"
         console.print(
-            f"{len(outputs)} samples, {exact}, {cycles[-1]} cycles, array busy "
-            f"{100 * answer['utilization']:.1f} %"
+            f"{len(outputs)} samples, {exact}, {sum(cycles):,} cycles in {len(runs)} runs, array "
+            f"busy {100 * answer['utilization']:.1f} %"
         )
     console.print(f"outputs in {arguments.output}")
     return answer

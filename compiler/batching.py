@@ -28,12 +28,17 @@ from gateformer.spec.errors import ConfigError
 
 def batch(graph: QuantizedGraph, samples: int, config: AcceleratorConfig) -> QuantizedGraph:
     """The graph for `samples` samples. Raises ConfigError for more than the config has."""
+    check_batch(samples, config)
+    return graph if samples == 1 else _Batch(graph, samples, config).run()
+
+
+def check_batch(samples: int, config: AcceleratorConfig) -> None:
+    """Raises ConfigError when the config cannot run so many samples together."""
     if not 1 <= samples <= config.samples:
         raise ConfigError(
-            f"a batch of {samples} does not fit config {config.name!r}: it has {config.samples} "
-            "runtime lengths (samples)"
+            f"a batch of {samples} does not fit config {config.name!r}: it runs 1 to "
+            f"{config.samples} samples together (samples)"
         )
-    return graph if samples == 1 else _Batch(graph, samples, config).run()
 
 
 class _Batch:

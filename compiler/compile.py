@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.batching import check_batch
 from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.compiler.folder import CompiledModel, input_shapes
 from gateformer.compiler.importer import import_model
@@ -47,6 +48,7 @@ def compile(
     input]. Returns None when stopped early. Raises ModelError, DataError, CapacityError.
     """
     options = options or Options({})
+    check_batch(options.samples, config)
 
     def after(name: str, result: Any) -> None:
         options.observe(name, result)

@@ -35,12 +35,24 @@ class HostRunner:
         """The model's outputs by name, from its inputs; other arrays are ignored. Raises DataError
         when it cannot run on these inputs."""
         feeds = {
-            name: np.asarray(inputs[name], kind)
+            name: _converted(name, inputs[name], kind)
             for name, kind in self._types.items()
             if name in inputs
         }
+        quiet = onnxruntime.RunOptions()
+        quiet.log_severity_level = 4
         try:
-            results = self._session.run(self.outputs, feeds)
+            results = self._session.run(self.outputs, feeds, quiet)
         except Exception as error:  # onnxruntime's exceptions share no base of its own
             raise DataError(f"the host part does not run: {str(error).splitlines()[0]}") from None
         return dict(zip(self.outputs, results, strict=True))
+
+
+def _converted(name: str, array: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """The array in the type that the model declares, if that keeps its values."""
+    array = np.asarray(array)
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        if np.any(array != np.rint(array)) or np.any((array < limits.min) | (array > limits.max)):
+            raise DataError(f"input {name!r} must hold integers of type {kind}")
+    return array.astype(kind)

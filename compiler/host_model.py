@@ -79,6 +79,12 @@ class HostModel:
             if length is not None:
                 raise DataError("this model has no runtime length: it always runs whole")
             return SIZE_LIMIT
+        results = {descriptor.name for descriptor in self._image.outputs}
+        if length is not None and set(self._after.inputs) - results:
+            raise DataError(
+                "what the host does with this model's results depends on its inputs: give a "
+                "shorter attention mask instead of a length"
+            )
         if length is not None and not least <= length <= tokens:
             raise DataError(f"the length {length} is not between {least} and {tokens} tokens")
         counted = length_of({name: result[name] for name in self._masks}, tokens, least)

@@ -1,12 +1,27 @@
 """What a model file computes in float, by onnxruntime: the measure of every pass."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from gateformer.compiler.importer_file import read_file, with_weights
 from gateformer.compiler.importer_qdq import remove_pairs
-from gateformer.spec.errors import ModelError
+from gateformer.spec.errors import DataError, ModelError
+
+
+def run_reference(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The outputs by name. Raises DataError when the model cannot run on these inputs."""
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = 4
+    try:
+        results = session.run(list(outputs), dict(feeds), quiet)
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise DataError(f"the model does not run: {str(error).splitlines()[0]}") from None
+    return dict(zip(outputs, results, strict=True))
 
 
 def reference_session(path: Path) -> onnxruntime.InferenceSession:

@@ -18,8 +18,13 @@ def load_samples(path: Path, shapes: Shapes) -> dict[str, np.ndarray]:
     Raises DataError for a file that cannot be read, a wrong name, shape or type, NaN or infinity.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{path} holds one array: save it by its input's name, as .npz")
+        with loaded as file:
             arrays = {name: file[name] for name in file.files}
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError, KeyError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read arrays from {path}: {reason}") from None

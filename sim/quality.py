@@ -31,7 +31,7 @@ from gateformer.compiler.importer import import_model
 from gateformer.compiler.lowering import lower
 from gateformer.compiler.quantize_form import IntegerForm
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
-from gateformer.compiler.reference import reference_session
+from gateformer.compiler.reference import reference_session, run_reference
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import GateformerError
@@ -182,9 +182,9 @@ def measure_model(
 
     def reference(sample: Sample) -> Sample:
         feeds = {name: sample[name].astype(types[name]) for name in imported.inputs}
-        results = session.run(list(imported.outputs), feeds)
+        results = run_reference(session, imported.outputs, feeds)
         progress()
-        return dict(zip(imported.outputs, results, strict=True))
+        return results
 
     return measure(lower(imported), model.quantized, model.config, samples, reference)
 

@@ -143,11 +143,34 @@ def test_a_config_that_cannot_work(capsys, tmp_path, cal):
 
 
 def test_a_model_that_does_not_fit(capsys, tmp_path):
-    model = product_model(tmp_path / "m.onnx", np.ones((3000, 4)), dims=(4, 3000))
-    np.savez(tmp_path / "cal.npz", x=np.random.default_rng(0).normal(size=(2, 4, 3000)))
+    model = product_model(tmp_path / "m.onnx", np.ones((8, 600)))
+    proto = onnx.load(model)
+    proto.graph.node[1].CopyFrom(helper.make_node("LayerNormalization", ["h", "g"], ["y"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(600, np.float32), "g"))
+    onnx.save(proto, model)
+    np.savez(tmp_path / "cal.npz", x=np.random.default_rng(0).normal(size=(2, 4, 8)))
     line = compile_fails(capsys, tmp_path, model, tmp_path / "cal.npz")
-    assert "3000" in line
-    assert "a_depth" in line
+    assert "600" in line
+    assert "norm_length" in line
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "5"])
+def test_a_batch_that_the_config_cannot_run(capsys, tmp_path, cal, batch):
+    model = product_model(tmp_path / "m.onnx", np.eye(8))
+    line = compile_fails(capsys, tmp_path, model, cal, "small", "--batch", batch)
+    assert "1 to 4 samples" in line
+
+
+def test_one_array_instead_of_an_archive(capsys, tmp_path):
+    model = product_model(tmp_path / "m.onnx", np.eye(8))
+    np.save(tmp_path / "cal.npy", np.ones((2, 4, 8)))
+    assert "as .npz" in compile_fails(capsys, tmp_path, model, tmp_path / "cal.npy")
+
+
+def test_a_trace_of_the_golden_model(capsys, tmp_path):
+    command = ["simulate", tmp_path, "--input", tmp_path, "--output", tmp_path / "o.npz"]
+    line = fails(capsys, *command, "--engine", "golden", "--trace", tmp_path / "t.fst")
+    assert "--engine rtl" in line
 
 
 def test_an_output_that_cannot_be_written(capsys, tmp_path, cal):

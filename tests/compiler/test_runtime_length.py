@@ -55,8 +55,15 @@ def test_masks_that_differ_between_queries_are_refused():
 
 
 def test_a_bias_is_no_mask():
-    with pytest.raises(DataError, match="no attention mask"):
-        length_of({"m": np.array([[0.0, -1.5, 0.0]])}, 3, 1)
+    for value in (-1.5, -999.0, 2.0):
+        with pytest.raises(DataError, match="no attention mask"):
+            length_of({"m": np.array([[0.0, value, 0.0]])}, 3, 1)
+
+
+@pytest.mark.parametrize("shape", [(), (1, 1, 6, 1), (1, 1, 6, 5)])
+def test_the_last_axis_must_be_the_tokens(shape):
+    with pytest.raises(DataError, match="last axis must be the 6 tokens"):
+        length_of({"m": np.zeros(shape)}, 6, 1)
 
 
 def test_masks_must_agree():

@@ -69,6 +69,24 @@ def test_masks_that_are_no_length_are_refused(tmp_path):
         list(simulate(compiled, [{**sample, "attention_mask": nothing}], engine="golden"))
 
 
+def test_a_length_where_the_end_reads_the_mask_is_refused(tmp_path):
+    """The mean over tokens on the host would still be that of the longer mask."""
+    family = next(family for family in FAMILIES if family.sentence)
+    compiled, _ = compile_family(family, LARGE, tmp_path)
+    samples = split_samples(family.inputs(1, 7))
+    with pytest.raises(DataError, match="shorter attention mask"):
+        list(simulate(compiled, samples, engine="golden", length=5))
+
+
+def test_fractional_ids_are_refused(tmp_path):
+    family = MASKED[0]
+    compiled, _ = compile_family(family, LARGE, tmp_path)
+    sample = split_samples(family.inputs(1, 7))[0]
+    wrong = {**sample, "input_ids": sample["input_ids"] + 0.5}
+    with pytest.raises(DataError, match="'input_ids' must hold integers"):
+        list(simulate(compiled, [wrong], engine="golden"))
+
+
 @pytest.mark.parametrize("name", ["bert", "deit"])
 def test_a_batch_equals_its_samples(name, tmp_path):
     """Samples of different lengths run together as each one runs alone; the last batch is short."""
