@@ -82,12 +82,13 @@ class Gemm:
 
 @dataclass(frozen=True)
 class Softmax:
-    """target = softmax of every row of source."""
+    """target = softmax of every row of source. masked: whether the model masks the scores."""
 
     name: str
     source: View
     target: View
     nodes: tuple[str, ...] = field(default=(), compare=False)
+    masked: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 from gateformer.compiler.graph import Graph, Host, HostOperation, Role
 from gateformer.compiler.importer import ImportedModel, Node, Value
 from gateformer.compiler.lowering_context import ENGINE_OPERATORS, Context
+from gateformer.compiler.lowering_elementwise import masked
 from gateformer.compiler.lowering_end import end_needs_all_tokens
 from gateformer.compiler.lowering_fusion import fuse
 from gateformer.compiler.lowering_host import HostModel
@@ -124,6 +125,7 @@ class _Lowering:
             return self._run_early(node, refused.reason if refused else BEFORE)
         if refused:
             return self._run_late(node, operands, refused, refused.reason)
+        context = Context(self._model, self._pool, node)
         mask = find_mask(
             self._model,
             node,
@@ -131,9 +133,7 @@ class _Lowering:
             [isinstance(operand, np.ndarray) for operand in operands],
         )
         if mask is not None:
-            self._mask(node, mask)
-            return [operands[mask.scores]]
-        context = Context(self._model, self._pool, node)
+            return [self._mask(context, mask, operands[mask.scores])]
         if node.operator == "Conv" and isinstance(operands[0], _Early):
             operands[0] = self._patches(context, operands[0])
         ready: list[Operand] = [
@@ -172,11 +172,16 @@ class _Lowering:
         self._host.append(HostOperation(node.name, node.operator, reason))
         return [_Late(name, cause) for name in node.outputs]
 
-    def _mask(self, node: Node, mask: Mask) -> None:
+    def _mask(self, context: Context, mask: Mask, scores: Operand | _Early | _Late) -> Symbol:
+        """The scores behind a mask that the host computes."""
+        assert isinstance(scores, Symbol)
+        name = context.node.inputs[mask.mask]
+        if (name, mask.inverted) not in self._masks:
+            self._add_mask(context.node, name, mask)
+        return Symbol(masked(context, scores.ids))
+
+    def _add_mask(self, node: Node, name: str, mask: Mask) -> None:
         """Lets the host compute a mask."""
-        name = node.inputs[mask.mask]
-        if (name, mask.inverted) in self._masks:
-            return
         value, target = self._model.values[name], name
         if mask.inverted or name in self._model.inputs:
             target = f"{name}/mask"

@@ -9,6 +9,7 @@ from gateformer.compiler.lowering_matrices import (
     Constant,
     Elementwise,
     Ids,
+    Masked,
     Matrix,
     Sum,
 )
@@ -147,6 +148,22 @@ def add(context: Context, left: Ids, right: Ids) -> Ids:
         block = matrix.ids[np.ix_(rows, cols)]
         definition = Sum(other.reshape(block.shape), block)
         name = context.part_name(index, len(blocks))
+        new = context.pool.add(name, context.node, block.shape, definition)
+        result[inside] = new.ravel()[positions]
+    return result
+
+
+def masked(context: Context, ids: Ids) -> Ids:
+    """Scores behind a mask over their last axis, as new matrices in the layout of the scores."""
+    result = np.empty(ids.shape, np.int64)
+    keys = np.broadcast_to(np.arange(ids.shape[-1]), ids.shape)
+    blocks = _blocks(context, ids)
+    for index, (matrix, inside, rows, cols) in enumerate(blocks):
+        name = context.part_name(index, len(blocks))
+        positions = _positions(matrix, rows, cols, ids[inside])
+        block = matrix.ids[np.ix_(rows, cols)]
+        own = _scatter(context, positions, keys[inside], block.shape)
+        definition = Masked(block, own[:1] if np.all(own == own[:1]) else own)
         new = context.pool.add(name, context.node, block.shape, definition)
         result[inside] = new.ravel()[positions]
     return result

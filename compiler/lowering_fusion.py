@@ -11,6 +11,7 @@ from gateformer.compiler.lowering_matrices import (
     Definition,
     Elementwise,
     Ids,
+    Masked,
     Matrix,
     Normalization,
     Pool,
@@ -120,6 +121,9 @@ def _fuse_one(pool: Pool, uses: dict[int, np.ndarray], matrix: Matrix) -> None:
                 "no engine adds two tensors unless one is the result of a product "
                 "that nothing else reads"
             )
+        case Masked():
+            fused = None
+            reason = "a mask runs only right in front of a softmax"
         case _:
             return
     if fused is None:

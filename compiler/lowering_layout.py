@@ -178,9 +178,11 @@ class Layout:
                 self.operations.append(
                     Norm(name, reads["source"], out, gain, bias, n.epsilon, matrix.nodes)
                 )
-            case SoftmaxRows():
+            case SoftmaxRows() as softmax:
                 self._unsplit(part, reads["source"], out)
-                self.operations.append(Softmax(name, reads["source"], out, matrix.nodes))
+                self.operations.append(
+                    Softmax(name, reads["source"], out, matrix.nodes, softmax.masked)
+                )
             case Constant() as constant if self.tensors[placement.name].role != Role.CONSTANT:
                 source = self._add_constant(f"{name}/value", self._constant(part, constant), cols)
                 self.operations.append(Copy(name, whole(source), out))

@@ -85,8 +85,20 @@ class Normalization:
 
 
 @dataclass(frozen=True)
-class SoftmaxRows:
+class Masked:
+    """source behind an attention mask. keys: of every score, or of every column in one row, its
+    index along the mask's last axis."""
+
     source: Ids
+    keys: np.ndarray
+
+
+@dataclass(frozen=True)
+class SoftmaxRows:
+    """masked: whether an attention mask lies on the scores in source."""
+
+    source: Ids
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,7 @@ Definition = (
     | Input
     | Contraction
     | Normalization
+    | Masked
     | SoftmaxRows
     | Pooled
     | Affine
@@ -138,7 +151,7 @@ def operands(definition: Definition) -> list[Ids]:
         case Contraction():
             reads = (definition.a, definition.b, definition.residual)
             return [ids for ids in reads if ids is not None]
-        case Normalization() | SoftmaxRows() | Pooled() | Affine() | Elementwise():
+        case Normalization() | Masked() | SoftmaxRows() | Pooled() | Affine() | Elementwise():
             return [definition.source]
         case Sum():
             return [definition.left, definition.right]

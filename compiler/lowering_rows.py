@@ -5,8 +5,18 @@ import numpy as np
 from gateformer.compiler.lowering_arithmetic import apply_function, normalize
 from gateformer.compiler.lowering_context import Context, Result, operator
 from gateformer.compiler.lowering_masks import feeds_products
-from gateformer.compiler.lowering_matrices import Ids, Pooled, SoftmaxRows, Symbol
+from gateformer.compiler.lowering_matrices import (
+    Affine,
+    Definition,
+    Ids,
+    Masked,
+    Pooled,
+    SoftmaxRows,
+    Symbol,
+)
 from gateformer.compiler.lowering_statistics import Operand, combine
+
+PARTLY = "only some of its scores have an attention mask: not yet"
 
 
 @operator("Softmax")
@@ -16,14 +26,53 @@ def _softmax(context: Context, inputs: list[Operand]) -> Result:
         raise context.unsupported("softmax runs over the last axis only")
     if not feeds_products(context.model, context.node):
         raise context.unsupported("softmax runs on the accelerator only in front of a product")
-    blocks = ids.reshape(-1, *ids.shape[-2:])
+    blocks = [unmask(context, block) for block in ids.reshape(-1, *ids.shape[-2:])]
+    if len({hidden for _, hidden in blocks}) > 1:
+        raise context.unsupported(PARTLY)
     results = [
         context.pool.add(
-            context.part_name(head, len(blocks)), context.node, block.shape, SoftmaxRows(block)
+            context.part_name(head, len(blocks)),
+            context.node,
+            block.shape,
+            SoftmaxRows(block, hidden),
         )
-        for head, block in enumerate(blocks)
+        for head, (block, hidden) in enumerate(blocks)
     ]
     return Symbol(np.stack(results).reshape(ids.shape))
+
+
+def unmask(context: Context, ids: Ids) -> tuple[Ids, bool]:
+    """The scores of a softmax without the masks on them, and whether there are any. What is added
+    to whole rows is left out too: no softmax notices it."""
+    hidden = False
+    while True:
+        sources = context.pool.sources(ids)
+        masks = [isinstance(matrix.definition, Masked) for matrix in sources]
+        if any(masks) and not all(masks):
+            raise context.unsupported(PARTLY)
+        whole_rows = [_adds_to_rows(matrix.definition) for matrix in sources]
+        if not all(masks) and not all(whole_rows):
+            return ids, hidden
+        below = np.empty_like(ids)
+        for matrix in sources:
+            definition = matrix.definition
+            inside = (ids >= matrix.base) & (ids < matrix.base + matrix.rows * matrix.cols)
+            local = ids[inside] - matrix.base
+            assert isinstance(definition, Masked | Affine)
+            below[inside] = definition.source.ravel()[local]
+            if isinstance(definition, Masked):
+                keys = np.broadcast_to(definition.keys, definition.source.shape).ravel()[local]
+                if not np.array_equal(keys, np.nonzero(inside)[1]):
+                    raise context.unsupported("its mask does not run over its last axis: not yet")
+        ids, hidden = below, hidden or all(masks)
+
+
+def _adds_to_rows(definition: Definition) -> bool:
+    """Whether it adds the same to all of a row."""
+    if not isinstance(definition, Affine) or not np.all(definition.scale == 1):
+        return False
+    offset = definition.offset
+    return offset.ndim == 0 or bool(np.all(offset == offset[:, :1]))
 
 
 @operator("IsNaN")

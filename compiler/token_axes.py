@@ -22,8 +22,16 @@ tokens."""
 def mark_tokens(graph: Graph) -> Graph:
     """The graph with its tokens marked, where a runtime length can cut it; else as it was.
 
-    Raises ModelError when the model has attention masks but can not be cut.
+    Raises ModelError when the model has attention masks but can not be cut, or when they are not on
+    every softmax: a length would hide tokens from all.
     """
+    bare = [op for op in graph.operations if isinstance(op, Softmax) and not op.masked]
+    if graph.masks and bare:
+        node = bare[0].nodes[0] if bare[0].nodes else bare[0].name
+        raise ModelError(
+            f"the softmax {node!r} has no attention mask while others have: not yet; mask all of "
+            "them, or export the model without masks for a fixed length"
+        )
     counts = {op.source.cols for op in graph.operations if isinstance(op, Softmax)}
     reason = "its softmaxes differ in length"
     if not counts:

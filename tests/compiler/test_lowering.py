@@ -556,6 +556,30 @@ def test_not_yet(what: str, builder: Build, tmp_path: Path) -> None:
         lower(import_model(path))
 
 
+@pytest.mark.parametrize("what", ["some heads", "one layer", "the same scores"])
+def test_mask_on_some_attentions(what: str, builder: Build, tmp_path: Path) -> None:
+    """A runtime length would hide tokens where the model does not."""
+    b, x = started(builder)
+    bias = b.op("Mul", b.input("padding", [1, 1, 6]), b.constant(-1e6))
+    scores = b.op("MatMul", x, b.transpose(x, 0, 2, 1))
+    hidden = b.op("Add", scores, bias)
+    match what:
+        case "some heads":
+            shares = b.op("Softmax", b.op("Concat", hidden, scores, axis=0))
+            outputs = {b.op("MatMul", shares, x): [2, 6, 8]}
+            reason = r"^node .*'Softmax'\): only some of its scores have an attention mask"
+        case _:
+            y = b.op("MatMul", b.op("Softmax", hidden), x)
+            if what == "one layer":
+                x = b.linear(y, 8, 8)
+                scores = b.op("MatMul", x, b.transpose(x, 0, 2, 1))
+            outputs = {y: [1, 6, 8], b.op("MatMul", b.op("Softmax", scores), x): [1, 6, 8]}
+            reason = "^the softmax 'node_.*' has no attention mask while others have: not yet"
+    path = saved(b, outputs, tmp_path)
+    with pytest.raises(ModelError, match=reason):
+        lower(import_model(path))
+
+
 END = "mixes tokens that the mask hides"
 
 

@@ -60,7 +60,7 @@ def attention(extra_input_row=0):
         s, p = g.tensor(f"s{h}", N, N), g.tensor(f"p{h}", N, N)
         cols = {n: View(n, 0, N, h * SIZE, SIZE) for n in "qko"}
         g.gemm(f"scores{h}", cols["q"], cols["k"], s)
-        g.operations.append(Softmax(f"softmax{h}", s, p))
+        g.operations.append(Softmax(f"softmax{h}", s, p, masked=True))
         g.gemm(f"mix{h}", p, View("v", h * SIZE, SIZE, 0, N), cols["o"])
     out = g.tensor("out", N, D, Role.OUTPUT)
     g.operations.append(Norm("norm", o, out, np.ones(D), np.zeros(D), 1e-5))
@@ -124,7 +124,7 @@ def norm_over_tokens(g):
 
 def other_length(g):
     source, target = g.tensor("short", 5, 5, Role.INPUT), g.tensor("soft", 5, 5, Role.OUTPUT)
-    g.operations.append(Softmax("other", source, target))
+    g.operations.append(Softmax("other", source, target, masked=True))
 
 
 def shifted_order(g):
@@ -156,3 +156,13 @@ def test_without_softmax_there_are_no_tokens():
     x, y = g.tensor("x", 3, D, Role.INPUT), g.tensor("y", 3, D, Role.OUTPUT)
     g.gemm("g", x, g.tensor("w", D, D, Role.CONSTANT), y)
     assert mark_tokens(g.graph()).tokens is None
+
+
+def test_a_mask_on_some_softmaxes_alone_is_refused():
+    g, _ = attention()
+    masked = next(op for op in g.operations if isinstance(op, Softmax))
+    bare = replace(masked, masked=False, nodes=("the node",))
+    g.operations[g.operations.index(masked)] = bare
+    assert mark_tokens(g.graph()).tokens == N
+    with pytest.raises(ModelError, match="softmax 'the node' has no attention mask while others"):
+        mark_tokens(g.graph(masks=("mask",)))
