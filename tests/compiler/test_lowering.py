@@ -588,6 +588,9 @@ END = "mixes tokens that the mask hides"
     [
         ("mean", "sums over all tokens|" + END),
         ("max", END),
+        ("min", END),
+        ("min of some columns", END),
+        ("sum above a threshold", END),
         ("masked sum", None),
         ("first", None),
         ("scaled", None),
@@ -604,6 +607,14 @@ def test_ends_with_hidden_tokens(
             y = b.reduce_mean(y, 1, 0)
         case "max":
             y = b.op("ReduceMax", y, axes=[1], keepdims=0)
+        case "min":
+            y = b.op("ReduceMin", y, axes=[1], keepdims=0)
+        case "min of some columns":
+            y = b.op("Gather", y, b.constant(np.array([0, 1])), axis=2)
+            y, shape = b.op("ReduceMin", y, axes=[1], keepdims=0), [1, 2]
+        case "sum above a threshold":
+            y = b.op("Relu", b.op("Sub", b.op("Abs", y), b.constant(3.0)))
+            y = b.op("ReduceSum", y, b.constant(np.array([1])), keepdims=0)
         case "masked sum":
             weights = b.op("Cast", b.op("Unsqueeze", "mask", b.constant(np.array([2]))), to=1)
             y = b.op("ReduceSum", b.op("Mul", y, weights), b.constant(np.array([1])), keepdims=0)
