@@ -11,6 +11,8 @@ from gateformer.compiler.importer import ImportedModel, Node
 from gateformer.compiler.lowering_context import TRANSPARENT, readers
 from gateformer.compiler.runtime_length import MASKED
 
+ALWAYS = "a mask that hides tokens of every input: not yet"
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -79,14 +81,14 @@ def constant_mask(values: np.ndarray) -> str | None:
         future = np.triu(np.ones(hidden.shape[-2:], bool), 1)
         if np.array_equal(hidden, np.broadcast_to(future, hidden.shape)):
             return "causal attention: not yet"
-    return "a mask that hides tokens of every input: not yet"
+    return ALWAYS
 
 
 def refusal(model: onnx.ModelProto) -> str | None:
     """Why what a host model computes is no mask of padding; None if it can be one.
 
-    Where no input is padding, every token must count. Exporters' masks are 1 for tokens, PyTorch's
-    own key padding masks 0.
+    Where no input is padding, every token must count; where all are, every token or none does.
+    Exporters' masks are 1 for tokens, PyTorch's own key padding masks 0.
     """
     runner = HostRunner(model)
     masks: list[np.ndarray] = []
@@ -95,4 +97,7 @@ def refusal(model: onnx.ModelProto) -> str | None:
         masks += runner.run(inputs).values()
     masks.sort(key=lambda values: np.count_nonzero(hides(values)))
     reasons = [constant_mask(values) for values in masks]
-    return None if None in reasons else reasons[0]
+    if None not in reasons:
+        return reasons[0]
+    partly = any(hides(values).any() and not hides(values).all() for values in masks)
+    return ALWAYS if partly else None

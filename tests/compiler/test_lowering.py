@@ -580,6 +580,19 @@ def test_mask_on_some_attentions(what: str, builder: Build, tmp_path: Path) -> N
         lower(import_model(path))
 
 
+def test_mask_that_hides_some_of_uniform_inputs(builder: Build, tmp_path: Path) -> None:
+    """At most three tokens count, although nothing is padding."""
+    b, x = started(builder)
+    mask = b.input("mask", [1, 1, 6], onnx.TensorProto.INT64)
+    total = b.op("CumSum", mask, b.constant(np.array(2)))
+    hidden = b.op("Greater", total, b.constant(np.array(3)))
+    scores = b.op("MatMul", x, b.transpose(x, 0, 2, 1))
+    shares = b.op("Softmax", b.op("Where", hidden, b.constant(-1e9), scores))
+    path = saved(b, {b.op("MatMul", shares, x): [1, 6, 8]}, tmp_path)
+    with pytest.raises(ModelError, match=r"'Where'\): a mask that hides tokens of every input"):
+        lower(import_model(path))
+
+
 END = "mixes tokens that the mask hides"
 
 
