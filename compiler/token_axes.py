@@ -132,6 +132,15 @@ def _conflict(graph: Graph, first: dict[Axis, int | None], tokens: int) -> str |
                 return f"operation {op.name!r} sums over all tokens"
             case Norm() if (op.source.tensor, "cols") in first:
                 return f"operation {op.name!r} normalizes over tokens"
+            case Gemm() if (
+                op.bias is not None
+                and (
+                    op.out.tensor,
+                    "rows" if op.by_row else "cols",
+                )
+                in first
+            ):
+                return f"operation {op.name!r} has a bias for every token"
             case Gemm():
                 for view in (op.a, op.b):
                     constant = graph.tensors[view.tensor].role == Role.CONSTANT

@@ -556,6 +556,40 @@ def test_not_yet(what: str, builder: Build, tmp_path: Path) -> None:
         lower(import_model(path))
 
 
+@pytest.mark.parametrize("before", [0.0, 0.5])
+@pytest.mark.parametrize("behind", [0.5, -3.0])
+def test_constants_beside_a_mask(
+    before: float, behind: float, builder: Build, tmp_path: Path
+) -> None:
+    """What is added to whole rows changes no softmax; a length cuts the scores all the same."""
+    b, x = started(builder)
+    scores = b.op("Mul", b.op("MatMul", x, b.transpose(x, 0, 2, 1)), b.constant(2.0))
+    scores = b.op("Add", scores, b.constant(before))
+    bias = b.op("Mul", b.input("padding", [1, 1, 6]), b.constant(-1e6))
+    scores = b.op("Add", b.op("Add", scores, bias), b.constant(behind))
+    path = saved(b, {b.op("MatMul", b.op("Softmax", scores), x): [1, 6, 8]}, tmp_path)
+    graph = lower(import_model(path))
+    inputs = {**tokens(), "padding": np.zeros((1, 1, 6), np.float32)}
+    compare(path, graph, inputs)
+    inputs["padding"][..., 4:] = 1
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, inputs)
+    tensors = run_float(graph, HostRunner(graph.host.before).run(inputs), length=4)
+    outputs = {n: tensors[n] for n, t in graph.tensors.items() if t.role == Role.OUTPUT}
+    (got,) = HostRunner(graph.host.after).run(outputs).values()
+    assert np.abs(got - expected)[:, :4].max() < 1e-4
+
+
+def test_scale_behind_a_mask(builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    bias = b.op("Mul", b.input("padding", [1, 1, 6]), b.constant(-1e6))
+    scores = b.op("Add", b.op("MatMul", x, b.transpose(x, 0, 2, 1)), bias)
+    shares = b.op("Softmax", b.op("Mul", scores, b.constant(0.5)))
+    path = saved(b, {b.op("MatMul", shares, x): [1, 6, 8]}, tmp_path)
+    with pytest.raises(ModelError, match=r"^node 'node_\d+' \(operator 'Add'\)"):
+        lower(import_model(path))
+
+
 @pytest.mark.parametrize("what", ["some heads", "one layer", "the same scores"])
 def test_mask_on_some_attentions(what: str, builder: Build, tmp_path: Path) -> None:
     """A runtime length would hide tokens where the model does not."""

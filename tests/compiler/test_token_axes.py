@@ -116,6 +116,12 @@ def token_mixing(g):
     g.gemm("mix", transposed, g.tensor("w2", 5, N, Role.CONSTANT), mixed)
 
 
+def bias_of_tokens(g):
+    transposed = g.tensor("transposed", D, N, Role.OUTPUT)
+    weights = g.tensor("w1", D, D, Role.CONSTANT)
+    g.gemm("t", weights, whole(g.tensors["out"]), transposed, bias=np.ones(N))
+
+
 def norm_over_tokens(g):
     transposed, out = g.tensor("transposed", D, N), g.tensor("n", D, N, Role.OUTPUT)
     g.gemm("t", g.tensor("w1", D, D, Role.CONSTANT), whole(g.tensors["out"]), transposed)
@@ -136,6 +142,7 @@ def shifted_order(g):
     [
         (mean_over_tokens, "'pool' sums over all tokens"),
         (token_mixing, "'mix' sums over all tokens"),
+        (bias_of_tokens, "'t' has a bias for every token"),
         (norm_over_tokens, "'n' normalizes over tokens"),
         (other_length, "its softmaxes differ in length"),
         (shifted_order, "in two different orders"),
