@@ -176,6 +176,8 @@ class _Lowering:
         """The scores behind a mask that the host computes."""
         assert isinstance(scores, Symbol)
         name = context.node.inputs[mask.mask]
+        if self._model.values[name].shape[-1:] != scores.ids.shape[-1:]:
+            raise context.unsupported("a mask that is the same for all keys of a query: not yet")
         if (name, mask.inverted) not in self._masks:
             self._add_mask(context.node, name, mask)
         return Symbol(masked(context, scores.ids))

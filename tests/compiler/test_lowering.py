@@ -590,6 +590,24 @@ def test_scale_behind_a_mask(builder: Build, tmp_path: Path) -> None:
         lower(import_model(path))
 
 
+@pytest.mark.parametrize("form", ["queries", "one value", "transposed"])
+def test_masks_of_queries(form: str, builder: Build, tmp_path: Path) -> None:
+    b, x = started(builder)
+    scores = b.op("MatMul", x, b.transpose(x, 0, 2, 1))
+    shape = {"queries": [1, 6, 1], "one value": [], "transposed": [1, 1, 6]}[form]
+    bias = b.op("Mul", b.input("padding", shape), b.constant(-1e6))
+    if form == "transposed":
+        hidden = b.op("Add", b.transpose(scores, 0, 2, 1), bias)
+        scores = b.transpose(hidden, 0, 2, 1)
+        reason = r"'Softmax'\): its mask does not run over its last axis: not yet"
+    else:
+        scores = b.op("Add", scores, bias)
+        reason = r"'Add'\): a mask that is the same for all keys of a query: not yet"
+    path = saved(b, {b.op("MatMul", b.op("Softmax", scores), x): [1, 6, 8]}, tmp_path)
+    with pytest.raises(ModelError, match=reason):
+        lower(import_model(path))
+
+
 @pytest.mark.parametrize("what", ["some heads", "one layer", "the same scores"])
 def test_mask_on_some_attentions(what: str, builder: Build, tmp_path: Path) -> None:
     """A runtime length would hide tokens where the model does not."""
