@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from gateformer.compiler import importer
 from gateformer.compiler.activations import ACTIVATIONS
 from gateformer.compiler.lowering_context import Context, Result, operator
 from gateformer.compiler.lowering_elementwise import add, affine, elementwise, trace
@@ -37,17 +36,20 @@ GELU_FORMS = {b"none": "gelu", b"tanh": "gelu_tanh"}
 @operator(*sorted(UNARY))
 def apply_function(context: Context, inputs: list[Operand]) -> Result:
     ids = context.symbol(inputs[0])
-    node, opset = context.node, context.model.opset
+    node = context.node
     rest = {
         name: context.constant(operand, "a parameter")
         for name, operand in zip(node.inputs[1:], inputs[1:], strict=True)
         if name
     }
+    if any(parameter.size != 1 for parameter in rest.values()):
+        raise context.unsupported("no engine applies a function with a parameter for each element")
+    rest = {name: parameter.reshape(()) for name, parameter in rest.items()}
 
     def function(values: np.ndarray) -> np.ndarray:
         if node.operator == "Gelu":
             return ACTIVATIONS[GELU_FORMS[node.attributes.get("approximate", b"none")]](values)
-        return importer.evaluate(node, {node.inputs[0]: values, **rest}, opset)[0]
+        return context.evaluate({node.inputs[0]: values, **rest})[0]
 
     return Symbol(elementwise(context, *trace(context, ids), function))
 

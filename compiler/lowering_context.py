@@ -1,11 +1,13 @@
 """What a handler of an ONNX operator works with, and the registry of handlers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from gateformer.compiler import importer
 from gateformer.compiler.importer import ImportedModel, Node
+from gateformer.compiler.importer_file import first_line
 from gateformer.compiler.lowering_matrices import Ids, Pool, Symbol, UnsupportedError
 from gateformer.compiler.lowering_statistics import OUTSIDE, Operand, Statistic
 from gateformer.spec.errors import ModelError
@@ -38,6 +40,14 @@ class Context:
         if not isinstance(operand, np.ndarray):
             raise self.unsupported(f"no engine takes {what} that is not constant")
         return operand.astype(np.float64)
+
+    def evaluate(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The node's outputs for arrays. Raises UnsupportedError where ONNX's reference
+        implementation fails."""
+        try:
+            return importer.evaluate(self.node, feeds, self.model.opset)
+        except Exception as error:  # the reference implementation raises whatever it likes
+            raise self.unsupported(f"it cannot be computed: {first_line(error)}") from None
 
     def steps(self, index: int, axis: int) -> np.ndarray | None:
         """The steps of a constant input that the file holds as integers, for each place along the

@@ -4,7 +4,6 @@ others register themselves where they are imported."""
 import numpy as np
 
 from gateformer.compiler import (  # noqa: F401 - they register their handlers
-    importer,
     lowering_arithmetic,
     lowering_einsum,
     lowering_products,
@@ -43,7 +42,7 @@ def _move(context: Context, inputs: list[Operand]) -> list[Result]:
             feeds[name] = operand
         elif operand is not None:
             raise context.unsupported("where it moves data is known only at run time")
-    return [Symbol(ids) for ids in importer.evaluate(node, feeds, context.model.opset)]
+    return [Symbol(ids) for ids in context.evaluate(feeds)]
 
 
 @operator("Identity", "Dropout")

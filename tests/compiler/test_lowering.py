@@ -216,7 +216,18 @@ def test_product_of_two_tensors_element_by_element(builder: Build, tmp_path: Pat
         lower(import_model(path))
 
 
-@pytest.mark.parametrize("operator", ["Sum of three", "Where", "CumSum", "unknown function"])
+def test_what_the_reference_implementation_cannot_do(builder: Build, tmp_path: Path) -> None:
+    """It takes no negative axis of GatherElements where sizes differ."""
+    b, x = started(builder)
+    y = b.op("GatherElements", x, b.constant(np.zeros((1, 6, 5), np.int64)), axis=-1)
+    path = saved(b, {b.linear(y, 5, 4): [1, 6, 4]}, tmp_path)
+    with pytest.raises(ModelError, match=r"^node '.*' \(operator 'GatherElements'\): it cannot be"):
+        lower(import_model(path))
+
+
+@pytest.mark.parametrize(
+    "operator", ["Sum of three", "Where", "CumSum", "unknown function", "Pow of a vector"]
+)
 def test_refused_by_name(operator: str, builder: Build, tmp_path: Path) -> None:
     b, x = started(builder)
     match operator:
@@ -226,6 +237,8 @@ def test_refused_by_name(operator: str, builder: Build, tmp_path: Path) -> None:
             y = b.op("Where", b.constant(np.eye(6, 8, dtype=bool)), x, x)
         case "CumSum":
             y = b.op("CumSum", x, b.constant(np.array(1)))
+        case "Pow of a vector":
+            y = b.op("Pow", x, b.normal(8))
         case _:
             y = b.op("Exp", x)
     path = saved(b, {b.linear(y, 8, 4): [1, 6, 4]}, tmp_path)
