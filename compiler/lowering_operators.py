@@ -33,10 +33,13 @@ def apply(context: Context, inputs: list[Operand]) -> list[Result]:
 def _move(context: Context, inputs: list[Operand]) -> list[Result]:
     """Applies the operator to the numbers of the elements."""
     node = context.node
-    data = len(inputs) if node.operator == "Concat" else 1
+    if node.operator == "Concat":
+        # Here, not by name: a constant that occurs twice is two matrices.
+        parts = [context.symbol(operand) for operand in inputs]
+        return [Symbol(np.concatenate(parts, node.attributes["axis"]))]
     feeds = {}
     for index, (name, operand) in enumerate(zip(node.inputs, inputs, strict=True)):
-        if index < data:
+        if index == 0:
             feeds[name] = context.symbol(operand)
         elif isinstance(operand, np.ndarray):
             feeds[name] = operand

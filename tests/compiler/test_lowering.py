@@ -317,6 +317,15 @@ def test_grouped_queries(builder: Build, tmp_path: Path) -> None:
     assert count(graph)[Gemm] == 4 + 8
 
 
+def test_equal_tokens(builder: Build, tmp_path: Path) -> None:
+    """A class token and a distillation token that are the same constant."""
+    b, x = started(builder)
+    token = b.normal(1, 1, 8)
+    x = b.op("Add", b.op("Concat", token, token, x, axis=1), b.normal(1, 8, 8))
+    path = saved(b, {x: [1, 8, 8]}, tmp_path)
+    compare(path, lower(import_model(path)), tokens())
+
+
 def test_learned_queries(builder: Build, tmp_path: Path) -> None:
     b, k = started(builder)
     scores = b.op("MatMul", b.normal(1, 3, 8), b.transpose(k, 0, 2, 1))
