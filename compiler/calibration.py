@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gateformer.compiler.float_execution import Stage, counted, run_float
 from gateformer.compiler.graph import Gemm, Graph, Role, View, whole
@@ -120,7 +121,11 @@ def calibrate(graph: Graph, samples: Mapping[str, np.ndarray]) -> Calibration:
     for index, inputs in enumerate(inputs_of):
         matrices = host.run(inputs)
         length = sample_length(graph, matrices)
-        for name, values in run_float(graph, matrices, observe, length, short=True).items():
+        # Products this small lose more to the start of threads, and to their waiting for a core
+        # that is busy, than they win.
+        with threadpool_limits(1):
+            tensors = run_float(graph, matrices, observe, length, short=True)
+        for name, values in tensors.items():
             tensor = graph.tensors[name]
             if tensor.role == Role.CONSTANT:
                 continue
