@@ -115,7 +115,7 @@ class Verifier:
 
     def _float(self, name: str, outputs: list[dict[str, np.ndarray]]) -> str:
         worst = 0.0
-        everything = [dict.fromkeys(self.expected[0], np.True_)] * len(outputs)
+        everything = [dict.fromkeys(self.expected[0], np.array(True))] * len(outputs)
         for got, expected, counts in zip(
             outputs, self.expected, self.counts or everything, strict=True
         ):
