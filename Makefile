@@ -7,18 +7,19 @@ BIN := .venv/bin
 ROOMS := spec hw compiler sim boards cli examples
 TYPED := $(ROOMS:%=build/typing/gateformer/%)
 
-.PHONY: help venv demo models minilm test lint types ci clean
+.PHONY: help venv demo families minilm models test lint types ci clean
 
 help:
-	@echo "make demo   install, then run the digits model on the generated accelerator"
-	@echo "make models compile and run every encoder family's fixture"
-	@echo "make minilm compile and run a pretrained sentence encoder (installs torch)"
-	@echo "make test   run every test"
-	@echo "make lint   check style (ruff)"
-	@echo "make types  check types (mypy)"
-	@echo "make ci     lint, types and test"
-	@echo "make venv   only install into .venv"
-	@echo "make clean  remove .venv and everything built"
+	@echo "make demo     install, then run the digits model on the generated accelerator"
+	@echo "make families compile and run a small model of every encoder family"
+	@echo "make minilm   compile and run a pretrained sentence encoder (installs torch)"
+	@echo "make models   every figure of docs/models.md (installs torch)"
+	@echo "make test     run every test"
+	@echo "make lint     check style (ruff)"
+	@echo "make types    check types (mypy)"
+	@echo "make ci       lint, types and test"
+	@echo "make venv     only install into .venv"
+	@echo "make clean    remove .venv and everything built"
 
 venv: .venv/installed
 
@@ -28,8 +29,12 @@ demo: .venv/installed
 minilm: .venv/installed-minilm
 	$(BIN)/python -m gateformer.examples.minilm.demo
 
-models: .venv/installed
+families: .venv/installed
 	$(BIN)/python -m gateformer.examples.families.report
+
+models: families minilm .venv/installed-train
+	$(BIN)/python -m gateformer.examples.minilm.demo --tokens 32 --batch 4 --json build/minilm-batch.json
+	$(BIN)/python -m gateformer.examples.families.bert_base
 
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)

@@ -187,7 +187,8 @@ class _Lowering:
         value, target = self._model.values[name], name
         if mask.inverted or name in self._model.inputs:
             target = f"{name}/mask"
-            self._before.node("Not" if mask.inverted else "Identity", [name], target)
+            inverse = "Not" if value.dtype == bool else "Neg"
+            self._before.node(inverse if mask.inverted else "Identity", [name], target)
         self._masks[name, mask.inverted] = target
         probe = HostModel(self._model, "mask")
         probe.repeat(self._before, [target])

@@ -16,7 +16,8 @@ ALWAYS = "a mask that hides tokens of every input: not yet"
 
 @dataclass(frozen=True)
 class Mask:
-    """Which of a node's inputs are the scores and the mask. inverted: true hides a score."""
+    """Which of a node's inputs are the scores and the mask. inverted: true hides a score, or what
+    hides it is subtracted."""
 
     scores: int
     mask: int
@@ -36,6 +37,8 @@ def find_mask(
     early = [not made and not fixed for made, fixed in zip(computed, constants, strict=True)]
     if node.operator == "Add" and sorted(computed) == sorted(early) == [False, True]:
         mask = Mask(scores=computed.index(True), mask=early.index(True))
+    elif node.operator == "Sub" and list(computed) == [True, False] and early[1]:
+        mask = Mask(scores=0, mask=1, inverted=True)
     elif node.operator == "Where" and early[0] and sorted(computed[1:]) == [False, True]:
         scores = computed.index(True)
         hidden = model.constants.get(node.inputs[3 - scores])
@@ -51,7 +54,7 @@ def find_mask(
 def feeds_softmax(model: ImportedModel, node: Node) -> bool:
     """Whether all that reads the node's result, beyond further masks, are softmaxes of
     attention."""
-    found = readers(model, node.outputs[0], TRANSPARENT | {"Add", "Where"})
+    found = readers(model, node.outputs[0], TRANSPARENT | {"Add", "Sub", "Where"})
     return bool(found) and all(
         reader.operator == "Softmax" and feeds_products(model, reader) for reader in found or ()
     )

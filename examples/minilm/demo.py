@@ -23,10 +23,14 @@ from gateformer.cli.files import write_json
 from gateformer.cli.progress import task_progress
 from gateformer.compiler.compile import Options, compile
 from gateformer.compiler.folder import CompiledModel
+from gateformer.compiler.importer import import_model
+from gateformer.compiler.lowering import lower
 from gateformer.compiler.samples import split_samples
 from gateformer.examples.minilm.model import INPUTS, OUTPUT, export, tokenize
 from gateformer.examples.minilm.sentences import CALIBRATION, EVALUATION
 from gateformer.sim.simulate import simulate, utilization
+from gateformer.sim.verify import Verifier
+from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.configs import find_config
 
 BUILD = Path("build/minilm")
@@ -51,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exact = float_embeddings(path, arrays)
     golden = golden_embeddings(compiled, arrays, console)
     answer = agreement(exact, golden)
+    answer["float_difference"] = float_difference(path, options.tokens, find_config(options.config))
     answer |= run_rtl(compiled, arrays, console)
     answer["compile_seconds"] = seconds
     table = Table("figure", "value", title=f"all-MiniLM-L6-v2 on {options.config}")
@@ -64,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _shown(value: bool | int | float) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:,.4f}"
+    return f"{value:,}"
 
 
 def compile_model(
@@ -93,6 +100,15 @@ def float_embeddings(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Of every sentence, by onnxruntime: [sentences, 384]."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return np.concatenate([session.run([OUTPUT], one)[0] for one in split_samples(arrays)])
+
+
+def float_difference(path: Path, tokens: int, config: AcceleratorConfig) -> float:
+    """How far the imported graph in float is from onnxruntime, of the largest output."""
+    verifier = Verifier(path, BUILD / "calibration.npz", config)
+    imported = import_model(path, {INPUTS[0]: (1, tokens)})
+    verifier.check("import", imported)
+    verifier.check("lower", lower(imported))
+    return max(verifier.differences.values())
 
 
 def golden_embeddings(

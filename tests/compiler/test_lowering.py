@@ -404,6 +404,9 @@ def masked(builder: Build, form: str) -> tuple[Any, str]:
         scores = b.op("Add", *operands)
         if form == "add twice":
             scores = b.op("Add", b.constant(np.zeros((1, 6, 6))), b.op("Add", bias, scores))
+    elif form == "sub":
+        hidden = b.op("Sub", b.constant(1.0), b.op("Cast", row, to=onnx.TensorProto.FLOAT))
+        scores = b.op("Sub", scores, b.op("Mul", hidden, b.constant(10000.0)))
     else:
         counts = b.op("Cast", row, to=onnx.TensorProto.BOOL)
         low = b.constant(-1e9)
@@ -414,7 +417,7 @@ def masked(builder: Build, form: str) -> tuple[Any, str]:
     return b, b.op("MatMul", b.op("Softmax", scores, axis=-1), x)
 
 
-@pytest.mark.parametrize("form", ["add", "add first", "add twice", "where", "where not"])
+@pytest.mark.parametrize("form", ["add", "add first", "add twice", "sub", "where", "where not"])
 def test_masks(form: str, builder: Build, tmp_path: Path) -> None:
     """The host hands a mask over; the softmax reads scores as they are, cut to a length."""
     b, y = masked(builder, form)
