@@ -181,6 +181,9 @@ def _reports(
                 report.reason = hosted[node.name][1]
         elif node.operator in TRANSPARENT and graph is not None and node.name not in hosted:
             report.place, report.reason = "moves data", ""
+        elif graph is not None and not refusals and node.name not in hosted:
+            # Such as a bias of zeros.
+            report.place, report.reason = "moves data", "it changes nothing"
         else:
             report.reason = "it waits for a node that no engine can do"
             waiting |= set(node.outputs)

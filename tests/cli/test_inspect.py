@@ -64,3 +64,16 @@ def test_a_missing_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["inspect", str(open_model(tmp_path / "model.onnx", "Relu"))]) == 2
     error = capsys.readouterr().err
     assert "--shape a=" in error and "'b'" in error and error.count("\n") == 1
+
+
+def test_a_bias_of_zeros_changes_nothing(tmp_path: Path) -> None:
+    path = open_model(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "product"
+    model.graph.node.append(helper.make_node("Add", ["product", "zeros"], ["y"], "bias"))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(8, np.float32), "zeros"))
+    onnx.save(model, path)
+    answer = inspected(tmp_path, path, "--shape", "a=5,8")
+    (bias,) = (node for node in answer["nodes"] if node["node"] == "bias")
+    assert answer["supported"]
+    assert (bias["place"], bias["reason"]) == ("moves data", "it changes nothing")
