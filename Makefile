@@ -34,6 +34,7 @@ families: .venv/installed
 
 models: families minilm .venv/installed-train
 	$(BIN)/python -m gateformer.examples.minilm.demo --tokens 32 --batch 4 --json build/minilm-batch.json
+	$(BIN)/python -m gateformer.examples.minilm.demo --config small --json build/minilm-small.json
 	$(BIN)/python -m gateformer.examples.families.bert_base
 
 test: .venv/installed-test
