@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from gateformer.compiler.graph import Role, View
+from gateformer.compiler.plan import reads, writes
 from gateformer.compiler.quantized import (
     Gain,
     QCopy,
@@ -49,7 +50,10 @@ class _Batch:
         self._aside = self._side_by_side()
         self._stacked = {id(op) for op in graph.operations if self._runs_once(op)}
         self._shared = {
-            name for op in graph.operations for name in _names(op) if id(op) in self._stacked
+            name
+            for op in graph.operations
+            for name in (*reads(op), *writes(op))
+            if id(op) in self._stacked
         }
         self._shared |= {
             t.name for t in graph.tensors.values() if t.role in (Role.INPUT, Role.OUTPUT)
@@ -175,16 +179,3 @@ def _map_views(op: QOperation, move: Callable[[View], View]) -> QOperation:
 
 def _name(name: str, sample: int) -> str:
     return f"{name}@{sample}"
-
-
-def _names(op: QOperation) -> Iterator[str]:
-    match op:
-        case QGemm():
-            yield from (op.a.tensor, op.b.tensor, op.out.tensor)
-            if op.residual is not None:
-                yield op.residual.tensor
-        case QNorm():
-            yield op.source.tensor
-            yield from (gain.target.tensor for gain in (op.int8, op.int16) if gain is not None)
-        case QSoftmax() | QCopy():
-            yield from (op.source.tensor, op.target.tensor)

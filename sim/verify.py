@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from gateformer.compiler.calibration import sample_length
 from gateformer.compiler.codes import dequantize, quantize_input
 from gateformer.compiler.float_execution import counted, run_float
-from gateformer.compiler.graph import Graph, Role, whole
+from gateformer.compiler.graph import Graph, Role, View, whole
 from gateformer.compiler.host_execution import HostRunner
 from gateformer.compiler.importer import ImportedModel
 from gateformer.compiler.layout import Layout
@@ -15,7 +16,6 @@ from gateformer.compiler.lowering_host import HostModel
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.reference import reference_session, run_reference
-from gateformer.compiler.runtime_length import length_of
 from gateformer.compiler.samples import load_samples, split_samples
 from gateformer.compiler.schedule import Schedule
 from gateformer.sim.golden_graph import run_quantized
@@ -98,8 +98,7 @@ class Verifier:
         outputs = []
         for sample in self.samples:
             values = self.host.run(sample)
-            masks = {mask: values[mask] for mask in graph.masks}
-            length = length_of(masks, graph.tokens, graph.least_tokens) if graph.tokens else None
+            length = sample_length(graph, values)
             self.lengths.append(length)
             tensors = run_float(graph, values, length=length)
             ends = [t for t in graph.tensors.values() if t.role is Role.OUTPUT]
@@ -176,10 +175,12 @@ class Verifier:
         for tensor in _outputs(self.graph):
             parts = outputs[tensor.name].reshape(tensor.samples, -1, tensor.cols)
             for got, i in zip(parts, part, strict=True):
-                expected, length = self.integers[i][tensor.name], self._lengths([i])[0]
-                rows = len(got) if tensor.row_token is None else max(length - tensor.row_token, 0)
-                cols = length if tensor.col_tokens else tensor.cols
-                if not np.array_equal(got[:rows, :cols], expected[:rows, :cols]):
+                sample = View(tensor.name, 0, len(got), 0, tensor.cols)
+                ours, theirs = (
+                    counted(tensor, sample, codes, self.lengths[i])
+                    for codes in (got, self.integers[i][tensor.name])
+                )
+                if not np.array_equal(ours, theirs):
                     raise VerifyError(
                         f"after pass {name!r} output {tensor.name!r} differs from the integer "
                         "graph: please report this model"
