@@ -26,7 +26,7 @@ from gateformer.spec.image import ProgramImage
 from gateformer.spec.isa import Instruction
 
 SAMPLES = 4
-"""Calibration samples that are executed after each pass."""
+"""Calibration samples that are executed after each pass, spread evenly over all of them."""
 FLOAT_TOLERANCE = 1e-4
 """Largest difference of float execution from onnxruntime, relative to the largest output."""
 
@@ -88,7 +88,9 @@ class Verifier:
         types = {name: model.values[name].dtype for name in model.inputs}
         arrays = load_samples(self.calibration, shapes)
         session = reference_session(self.path)
-        for sample in split_samples(arrays)[:SAMPLES]:
+        samples = split_samples(arrays)
+        for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int)):
+            sample = samples[index]
             feeds = {name: array.astype(types[name]) for name, array in sample.items()}
             self.samples.append(feeds)
             self.expected.append(run_reference(session, model.outputs, feeds))
