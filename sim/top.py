@@ -9,8 +9,9 @@ from amaranth.lib.wiring import In, Out
 from gateformer.hw.accelerator import Accelerator
 from gateformer.hw.registers import REQUEST
 from gateformer.sim.digest_monitor import DigestMonitor
-from gateformer.sim.dram import SDRAM, DramModel, DramTiming
+from gateformer.sim.dram import DramModel
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.dram import SDRAM, DramTiming
 from gateformer.spec.isa import Engine
 
 DRAM_BYTES = 32 << 20

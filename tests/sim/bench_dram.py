@@ -9,8 +9,8 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from gateformer.sim.dram import DramTiming
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.dram import DramTiming
 
 CONFIG = AcceleratorConfig.from_dict(json.loads(os.environ["CONFIG"]))
 TIMING = DramTiming(**json.loads(os.environ["TIMING"]))

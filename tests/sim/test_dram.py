@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateformer.sim.bench import run_bench
-from gateformer.sim.dram import IDEAL, SDRAM, DramModel, DramTiming
+from gateformer.sim.dram import DramModel
 from gateformer.spec.configs import SMALL
+from gateformer.spec.dram import IDEAL, SDRAM, DramTiming
 
 BENCH = str(Path(__file__).with_name("bench_dram.py"))
 STORAGE = Path(__file__).parents[2] / "sim" / "dram_storage.v"
