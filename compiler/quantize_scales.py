@@ -110,7 +110,7 @@ class Scales:
 
     def reciprocal(self, op: Gemm) -> float:
         """Of a product of softmax's result: the scale of V over that of its own result."""
-        return op.factor * self.narrow[op.b.tensor][0] / self.narrow[op.out.tensor][0]
+        return op.factor * self.narrow[op.b.tensor][0] / self.result(op)
 
     # ------------------------------------------------------------------------------ tensors
 

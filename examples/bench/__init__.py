@@ -1,0 +1,1 @@
+"""Transformers of well-known shapes with random weights, and how busy they keep the array."""
