@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,7 @@ class Builder:
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 
-    def op(self, name: str, operator: str, *inputs: str, **attributes: object) -> str:
+    def op(self, name: str, operator: str, *inputs: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
         return name
 
@@ -69,7 +70,7 @@ class Builder:
         """Softmax of the scaled scores of [1, heads, tokens, size]: [1, heads, tokens, tokens]."""
         equation = "bhid,bhjd->bhij"
         products = self.op(f"{name}/scores", "Einsum", query, key, equation=equation)
-        scale = self.constant(f"{name}.scale", np.float32(size**-0.5).reshape(()))
+        scale = self.constant(f"{name}.scale", np.array(size**-0.5, np.float32))
         return self.op(f"{name}/softmax", "Softmax", self.op(f"{name}/Mul", "Mul", products, scale))
 
     def attention(self, name: str, x: str, tokens: int, dim: int, heads: int) -> str:

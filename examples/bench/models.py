@@ -108,7 +108,7 @@ def deit_attention(layers: int = 1) -> onnx.ModelProto:
     return attention(tokens=197, heads=3 * layers, size=64)
 
 
-MODELS: Mapping[str, Callable[[int], onnx.ModelProto]] = {
+MODELS: Mapping[str, Callable[..., onnx.ModelProto]] = {
     "deit-tiny": deit_tiny,
     "bert-base": bert_base,
     "attention": deit_attention,
@@ -135,11 +135,11 @@ def write(model: onnx.ModelProto, folder: Path) -> None:
     make_folder(folder)
     write_bytes(folder / "model.onnx", lambda file: file.write(model.SerializeToString()))
     for name, count, seed in (("calibration", CALIBRATION, SEED + 1), ("input", 1, SEED + 2)):
-        arrays = random_inputs(model, count, seed)
-        write_bytes(
-            folder / f"{name}.npz",
-            lambda file, arrays=arrays: np.savez(file, allow_pickle=False, **arrays),
-        )
+        _save(folder / f"{name}.npz", random_inputs(model, count, seed))
+
+
+def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    write_bytes(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
