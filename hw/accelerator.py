@@ -18,6 +18,7 @@ from gateformer.hw.instruction_queue import InstructionQueues
 from gateformer.hw.interfaces import DramRead, DramWrite
 from gateformer.hw.local_fetch import LocalFetch
 from gateformer.hw.local_memory import LocalMemory
+from gateformer.hw.probe import Probe, connect_probe
 from gateformer.hw.registers import RegisterBus, Registers
 from gateformer.hw.runtime_lengths import RuntimeLengths
 from gateformer.hw.semaphores import Semaphores
@@ -56,8 +57,8 @@ class Accelerator(wiring.Component):
     `dram_write` are there where config.dram has them.
 
     With `trace`, for simulation only: `trace_epilogue`, `trace_vector` and `trace_dma` show what
-    these engines do (what DMA writes to DRAM passes `dram_write`), and `stall` keeps back the reads
-    (bit 0) and the writes (bit 1) of local memory in a cycle.
+    these engines do (what DMA writes to DRAM passes `dram_write`), `probe` what all engines wait
+    for, and `stall` keeps back the reads (bit 0) and the writes (bit 1) of local memory in a cycle.
     """
 
     registers: Any
@@ -65,6 +66,7 @@ class Accelerator(wiring.Component):
     dram_read: Any
     dram_write: Any
     stall: Signal
+    probe: Any
 
     def __init__(self, config: AcceleratorConfig, *, trace: bool = False) -> None:
         self.config = config
@@ -76,6 +78,7 @@ class Accelerator(wiring.Component):
             members["dram_write"] = Out(DramWrite(config))
         if trace:
             members["stall"] = In(2)
+            members["probe"] = Out(Probe())
             for engine in TRACED:
                 members[f"trace_{engine.name.lower()}"] = Out(Trace(config))
         super().__init__(members)
@@ -161,6 +164,7 @@ class Accelerator(wiring.Component):
         ]
         if self.trace:
             self._trace(m, queues, memory)
+            connect_probe(m, self.probe, queues, memory, array, getattr(m.submodules, "dma", None))
         return m
 
     def _dram(

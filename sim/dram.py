@@ -2,7 +2,7 @@
 
 from amaranth.hdl import ClockSignal, Instance, Module, Signal
 from amaranth.lib import fifo, stream, wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.interfaces import DramRead, DramWrite
 from gateformer.spec.config import AcceleratorConfig
@@ -17,6 +17,7 @@ class DramModel(wiring.Component):
     both wait.
 
     The contents are in `dram_storage.v`, instance `storage`, array `array`, one entry a beat.
+    `occupied`: a burst, a row miss or a refresh has the bus.
     `stall` keeps back bursts that are not yet taken and beats that are not yet offered. Bursts
     behave as `DramRead` and `DramWrite` say.
     """
@@ -28,7 +29,12 @@ class DramModel(wiring.Component):
         self.beats = size_bytes // config.bus_bytes
         self.timing = timing
         super().__init__(
-            {"read": In(DramRead(config)), "write": In(DramWrite(config)), "stall": In(1)}
+            {
+                "read": In(DramRead(config)),
+                "write": In(DramWrite(config)),
+                "stall": In(1),
+                "occupied": Out(1),
+            }
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -76,6 +82,7 @@ class DramModel(wiring.Component):
         free = Signal()
         m.d.comb += [
             idle.eq(left == 0),
+            self.occupied.eq(~idle | (wait != 0)),
             free.eq(idle & (wait == 0) & ~refresh_due & ~self.stall),
             read.burst.ready.eq(free & ~self._writes_turn(m)),
             write.burst.ready.eq(free & ~read.burst.ready),

@@ -8,6 +8,9 @@
 //   s dram local            sets the stall thresholds       no answer
 //   g limit                 runs until the accelerator stops or `limit` cycles have passed
 //                           answer: 1 if it stopped, number of digests, then for each: engine, digest
+//   p window                makes later runs record a profile, in windows of so many cycles; 0: none
+//   t                       answer: number of spans, number of windows, the spans, the windows
+//                           (profiler.h) of the last run
 //   q                       ends the program
 // A threshold t blocks a port in a cycle with probability t / 256.
 
@@ -19,6 +22,7 @@
 
 #include "Vsimulation_top.h"
 #include "Vsimulation_top___024root.h"
+#include "profiler.h"
 #include "verilated.h"
 #ifdef GATEFORMER_TRACE
 #include "verilated_fst_c.h"
@@ -94,14 +98,17 @@ class Simulation {
     // Runs until `running` falls.
     bool run(uint32_t limit) {
         digests_.clear();
+        profiler_.clear();
         for (uint32_t i = 0; i < limit; ++i) {
             cycle();
             if (!top_->running) return true;
+            if (profiler_.enabled()) profiler_.step(probe());
         }
         return false;
     }
 
     const std::vector<Digest> &digests() const { return digests_; }
+    Profiler &profiler() { return profiler_; }
 
   private:
     void cycle() {
@@ -119,6 +126,12 @@ class Simulation {
 #ifdef GATEFORMER_TRACE
         trace_->dump(time_++);
 #endif
+    }
+
+    Probe probe() const {
+        return {top_->probe_waiting, top_->probe_active, top_->probe_completed,
+                top_->probe_operand, top_->probe_memory, top_->probe_dram, top_->probe_drain,
+                top_->probe_step != 0, top_->probe_beats, top_->probe_occupied != 0};
     }
 
     void collect() {
@@ -145,6 +158,7 @@ class Simulation {
 
     std::unique_ptr<Vsimulation_top> top_ = std::make_unique<Vsimulation_top>();
     std::vector<Digest> digests_;
+    Profiler profiler_;
 #ifdef GATEFORMER_TRACE
     std::unique_ptr<VerilatedFstC> trace_;
     uint64_t time_ = 0;
@@ -164,7 +178,8 @@ int main(int argc, char **argv) {
     Simulation simulation(argc > 1 ? argv[1] : "");
     for (int letter = std::getchar(); letter != EOF && letter != 'q'; letter = std::getchar()) {
         uint32_t w[2] = {0, 0};
-        const size_t count = letter == 'r' || letter == 'g' ? 1 : 2;
+        const bool one = letter == 'r' || letter == 'g' || letter == 'p';
+        const size_t count = letter == 't' ? 0 : one ? 1 : 2;
         if (!read_words(w, count)) return 1;
         switch (letter) {
             case 'W':
@@ -190,6 +205,18 @@ int main(int argc, char **argv) {
                     answer(digest.engine);
                     answer(digest.value);
                 }
+                break;
+            }
+            case 'p':
+                simulation.profiler().set_window(w[0]);
+                break;
+            case 't': {
+                const auto &spans = simulation.profiler().spans();
+                const auto &windows = simulation.profiler().windows();
+                answer(static_cast<uint32_t>(spans.size()));
+                answer(static_cast<uint32_t>(windows.size()));
+                std::fwrite(spans.data(), sizeof(Span), spans.size(), stdout);
+                std::fwrite(windows.data(), sizeof(Window), windows.size(), stdout);
                 break;
             }
             default:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gateformer.compiler.timeline import Reason
 from gateformer.hw.verilog import to_verilog
 from gateformer.sim import verilator
 from gateformer.sim.golden_program import WRITERS
@@ -21,6 +22,13 @@ from gateformer.spec.registers import Counter, ErrorCode, Register
 
 _FOLDER = Path(__file__).parent
 _TOP = "simulation_top"
+SPAN = np.dtype(
+    [("engine", "<u4"), ("ready", "<u4"), ("start", "<u4"), ("end", "<u4"),
+     ("waits", "<u4", (len(Reason),))]
+)  # fmt: skip
+"""One instruction at one engine: `Span` of sim/profiler.h."""
+WINDOW = np.dtype([("beats", "<u4"), ("occupied", "<u4"), ("steps", "<u4")])
+"""Beats of DRAM, cycles in which its bus was taken, steps of the array: `Window` there."""
 
 
 def build(
@@ -37,7 +45,7 @@ def build(
     progress("generating Verilog")
     verilog = _verilog(config)
     sources = [_FOLDER / "harness.cpp", _FOLDER / "dram_storage.v"]
-    headers = sorted((_FOLDER / "fst").glob("*.h"))
+    headers = [_FOLDER / "profiler.h", *sorted((_FOLDER / "fst").glob("*.h"))]
     key = hashlib.sha256(verilog.encode() + bytes([trace]))
     for source in [*sources, *headers]:
         key.update(source.read_bytes())
@@ -65,7 +73,12 @@ def _compile(config: AcceleratorConfig, folder: Path, sources: list[Path], *, tr
     """Leaves the program `simulation` in the folder."""
     program = folder / "simulation"
     array = f"{_TOP}__DOT__dram__DOT__storage__DOT__array"
-    flags = [f"-DDRAM_ARRAY={array}", f"-DDRAM_BYTES={config.bus_bytes}", "-std=c++17"]
+    flags = [
+        f"-DDRAM_ARRAY={array}",
+        f"-DDRAM_BYTES={config.bus_bytes}",
+        f"-I{_FOLDER}",
+        "-std=c++17",
+    ]
     if config.dram == "none":
         flags.append("-DGATEFORMER_NO_DRAM")
     if trace:
@@ -180,6 +193,20 @@ class RtlMachine:
         if not stopped:
             raise RunError(f"the accelerator did not finish within {limit} cycles")
         return digests
+
+    def record_profiles(self, window: int) -> None:
+        """Makes later runs record what their engines do, with sums over every `window` cycles."""
+        self._send(b"p" + struct.pack("<I", window))
+
+    def profile(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the last run recorded: its spans, [count] of SPAN in the order of their ends, and
+        sums over windows, [count] of WINDOW."""
+        self._send(b"t")
+        spans, windows = self._words(2)
+        return (
+            np.frombuffer(self._receive(spans * SPAN.itemsize), SPAN),
+            np.frombuffer(self._receive(windows * WINDOW.itemsize), WINDOW),
+        )
 
     @property
     def cycles(self) -> int:

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.accelerator import Accelerator
+from gateformer.hw.probe import Probe
 from gateformer.hw.registers import REQUEST
 from gateformer.sim.digest_monitor import DigestMonitor
 from gateformer.sim.dram import DramModel
@@ -22,7 +23,9 @@ class SimulationTop(wiring.Component):
     """The register bus as plain ports, whose names C++ can spell. `running`: a program runs.
 
     `retire` bit i is 1 for a cycle when an instruction of engine i of (DMA, EPILOGUE, VECTOR) has
-    completed, with its digest in `digest_i`.
+    completed, with its digest in `digest_i`. `probe_x` is member x of the accelerator's `Probe`;
+    `probe_beats` counts the beats that DRAM moves in a cycle, `probe_occupied` is 1 while a burst,
+    a row miss or a refresh has its bus.
     dram_stall, local_stall: thresholds t; in t/256 of all cycles, at random, the DRAM port (or the
     local memory's reads, and independently its writes) stand still.
     """
@@ -44,6 +47,9 @@ class SimulationTop(wiring.Component):
         }
         for index in range(3):
             members[f"digest_{index}"] = Out(32)
+        for name, member in Probe().members.items():
+            members[f"probe_{name}"] = Out(member.shape)
+        members |= {"probe_beats": Out(2), "probe_occupied": Out(1)}
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
@@ -64,6 +70,8 @@ class SimulationTop(wiring.Component):
         m.d.comb += accelerator.stall.eq(
             Cat(random[0:8] < self.local_stall, random[8:16] < self.local_stall)
         )
+        for name in Probe().members:
+            m.d.comb += getattr(self, f"probe_{name}").eq(getattr(accelerator.probe, name))
         monitors = [
             self._monitor(m, engine, getattr(accelerator, f"trace_{engine.name.lower()}"))
             for engine in (Engine.DMA, Engine.EPILOGUE, Engine.VECTOR)
@@ -71,10 +79,16 @@ class SimulationTop(wiring.Component):
         if config.dram != "none":
             m.submodules.dram = dram = DramModel(config, size_bytes=DRAM_BYTES, timing=self.timing)
             wiring.connect(m, accelerator.dram_read, dram.read)
-            m.d.comb += dram.stall.eq(random[16:24] < self.dram_stall)
+            beats = dram.read.data.valid & dram.read.data.ready
+            m.d.comb += [
+                dram.stall.eq(random[16:24] < self.dram_stall),
+                self.probe_occupied.eq(dram.occupied),
+            ]
             if config.dram == "readwrite":
                 wiring.connect(m, accelerator.dram_write, dram.write)
                 self._dram_writes(m, accelerator, monitors[0])
+                beats += dram.write.data.valid & dram.write.data.ready
+            m.d.comb += self.probe_beats.eq(beats)
         for index, monitor in enumerate(monitors):
             m.d.comb += [
                 self.retire[index].eq(monitor.valid),
