@@ -45,7 +45,7 @@ class AccumulatorRead(Signature):
 class AccumulatorBuffer(Component):
     """Keeps `accumulator_tiles` tiles of sums in the order in which they left the array.
 
-    `sum_valid` and `sums` are the array's: row 0 gives columns cols - 1 down to 0 in cols
+    `sum_valid` and `sums` are the array's: row 0 gives columns 0 to cols - 1 in
     consecutive cycles, row i follows i cycles later. Whoever starts a tile has made sure of a slot;
     `tiles.release` gives one back. A tile is valid one cycle after its last sum came.
 
@@ -77,10 +77,10 @@ class AccumulatorBuffer(Component):
             return Mux(slot == config.accumulator_tiles - 1, 0, slot + 1)
 
         write_slot = Signal(range(config.accumulator_tiles))
-        write_column = Signal(range(config.cols), init=config.cols - 1)
-        tile_written = self.sum_valid & (write_column == 0)
+        write_column = Signal(range(config.cols))
+        tile_written = self.sum_valid & (write_column == config.cols - 1)
         with m.If(self.sum_valid):
-            m.d.sync += write_column.eq(Mux(write_column == 0, config.cols - 1, write_column - 1))
+            m.d.sync += write_column.eq(Mux(tile_written, 0, write_column + 1))
         with m.If(tile_written):
             m.d.sync += write_slot.eq(next_slot(write_slot))
 

@@ -4,10 +4,13 @@ from amaranth import Module, Mux, Shape, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.primitives.adder import add_signed
 from gateformer.hw.primitives.multiplier import Multiplier
 from gateformer.spec.config import AcceleratorConfig
 
 OPERAND = signed(8)
+CONTROLS = data.StructLayout({"accumulate": 1, "clear": 1, "discard": 1})
+RESET_CONTROLS = {"accumulate": 0, "clear": 1, "discard": 1}
 
 
 def operands_layout(lanes: int) -> data.ArrayLayout:
@@ -24,41 +27,35 @@ class ProcessingElement(Component):
     """Multiplies `lanes` pairs in every cycle, adds them up and accumulates.
 
     `a` and `b` leave on `a_next` and `b_next` one cycle later. accumulate_latency(lanes) cycles
-    after the operands of a step, `accumulate` is 1, with `last` for the last step of a tile: the
-    tile's sum then moves to `result` and the accumulator is cleared. Both controls leave on
-    `accumulate_next` and `last_next` one cycle later, with the operands' hop to the right. In a
-    cycle with `shift` and no `last`, `result` takes `result_before`, the left neighbour's.
+    after the operands of a step, `controls.accumulate` is 1. For the last step of a tile, `clear`
+    is 1 and `discard` 0: the tile's sum then is `result` for one cycle, the next, and the
+    accumulator is cleared. `result` is 0 in all other cycles, so that those of several elements can
+    be joined by an OR. The controls leave on `controls_next` one cycle later, with the operands'
+    hop to the right.
+
+    A reset sets `clear` and `discard`, so that accumulator and result need none of their own.
     """
 
     a: data.View
     b: data.View
-    accumulate: Signal
-    last: Signal
-    shift: Signal
-    result_before: Signal
+    controls: data.View
     a_next: data.View
     b_next: data.View
-    accumulate_next: Signal
-    last_next: Signal
+    controls_next: data.View
     result: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         operands = operands_layout(config.lanes)
-        accumulator = Shape(config.accumulator_bits, signed=True)
         super().__init__(
             {
                 "a": In(operands),
                 "b": In(operands),
-                "accumulate": In(1),
-                "last": In(1),
-                "shift": In(1),
-                "result_before": In(accumulator),
+                "controls": In(CONTROLS),
                 "a_next": Out(operands),
                 "b_next": Out(operands),
-                "accumulate_next": Out(1),
-                "last_next": Out(1),
-                "result": Out(accumulator),
+                "controls_next": Out(CONTROLS),
+                "result": Out(Shape(config.accumulator_bits, signed=True)),
             }
         )
 
@@ -68,19 +65,12 @@ class ProcessingElement(Component):
 
         a_hop = Signal.like(self.a, reset_less=True)
         b_hop = Signal.like(self.b, reset_less=True)
-        accumulate_hop = Signal()
-        last_hop = Signal()
-        m.d.sync += [
-            a_hop.eq(self.a),
-            b_hop.eq(self.b),
-            accumulate_hop.eq(self.accumulate),
-            last_hop.eq(self.last),
-        ]
+        controls_hop = Signal(CONTROLS, init=RESET_CONTROLS)
+        m.d.sync += [a_hop.eq(self.a), b_hop.eq(self.b), controls_hop.eq(self.controls)]
         m.d.comb += [
             self.a_next.eq(a_hop),
             self.b_next.eq(b_hop),
-            self.accumulate_next.eq(accumulate_hop),
-            self.last_next.eq(last_hop),
+            self.controls_next.eq(controls_hop),
         ]
 
         terms: list[Signal] = []
@@ -94,20 +84,23 @@ class ProcessingElement(Component):
             level += 1
             sums = []
             for index in range(len(terms) // 2):
-                total = terms[2 * index] + terms[2 * index + 1]
-                node = Signal(total.shape(), name=f"tree_{level}_{index}", reset_less=True)
-                m.d.sync += node.eq(total)
+                left, right = terms[2 * index], terms[2 * index + 1]
+                name = f"tree_{level}_{index}"
+                node = Signal(signed(len(left) + 1), name=name, reset_less=True)
+                m.d.sync += node.eq(add_signed(m, left, right, len(node), name=f"{name}_sum"))
                 sums.append(node)
             terms = sums
 
-        # Clearing after the last step instead of replacing at the first needs no gate on the
-        # adder's input: it is the flip-flops' own reset.
-        accumulator = Signal.like(self.result)
-        result = Signal.like(self.result, reset_less=True)
-        total = Signal.like(self.result)
-        m.d.comb += [total.eq(accumulator + terms[0]), self.result.eq(result)]
-        with m.If(self.accumulate):
-            m.d.sync += accumulator.eq(Mux(self.last, 0, total))
-        with m.If(self.last | self.shift):
-            m.d.sync += result.eq(Mux(self.last, total, self.result_before))
+        # Clearing after the last step instead of replacing at the first, and a result of 0 instead
+        # of one that stays, need no gate: they are the flip-flops' own resets.
+        bits = config.accumulator_bits
+        accumulator = Signal(signed(bits), reset_less=True)
+        result = Signal(signed(bits), reset_less=True)
+        total = add_signed(m, accumulator, terms[0], bits, name="total")
+        with m.If(self.controls.clear):
+            m.d.sync += accumulator.eq(0)
+        with m.Elif(self.controls.accumulate):
+            m.d.sync += accumulator.eq(total)
+        m.d.sync += result.eq(Mux(self.controls.discard, 0, total))
+        m.d.comb += self.result.eq(result)
         return m

@@ -1,16 +1,25 @@
 """The grid of processing elements: operands hop through it, sums stay, results leave by row."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from amaranth import Module, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.interfaces import accumulator_shape
 from gateformer.hw.processing_element import (
+    CONTROLS,
+    RESET_CONTROLS,
     ProcessingElement,
     accumulate_latency,
     operands_layout,
 )
 from gateformer.spec.config import AcceleratorConfig
+
+_JOINED = 4
+"""Results that one OR joins: the inputs of a LUT."""
 
 
 class SystolicArray(Component):
@@ -21,8 +30,8 @@ class SystolicArray(Component):
     at least `cols` cycles apart.
 
     `sums[i]` is what leaves row i. `sum_valid` is 1 for `cols` cycles, the first of them `latency`
-    cycles after a last step, when `sums[0]` holds columns cols - 1 down to 0; row i follows i
-    cycles later.
+    cycles after a last step, when `sums[0]` holds columns 0 to cols - 1, one a cycle; row i follows
+    i cycles later. `sum_valid` and `sums` are registers.
     """
 
     valid: Signal
@@ -49,46 +58,70 @@ class SystolicArray(Component):
     @property
     def latency(self) -> int:
         """Cycles from a last step to the first of its sums."""
-        return accumulate_latency(self.config.lanes) + self.config.cols
+        return accumulate_latency(self.config.lanes) + 1 + _levels(self.config.cols)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, cols = self.config.rows, self.config.cols
         grid = [[ProcessingElement(self.config) for _ in range(cols)] for _ in range(rows)]
 
-        accumulate, last = self.valid, self.valid & self.last
+        last = self.valid & self.last
+        controls: Any = Signal(CONTROLS)
+        m.d.comb += [
+            controls.accumulate.eq(self.valid),
+            controls.clear.eq(last),
+            controls.discard.eq(~last),
+        ]
         for stage in range(accumulate_latency(self.config.lanes)):
-            accumulate = _delayed(m, accumulate, f"accumulate_{stage}")
-            last = _delayed(m, last, f"last_{stage}")
+            controls = _delayed(m, controls, f"controls_{stage}")
+        ends = ~controls.discard
 
         for i, row in enumerate(grid):
             if i:
-                accumulate = _delayed(m, accumulate, f"accumulate_row_{i}")
-                last = _delayed(m, last, f"last_row_{i}")
-            # The last column leaves first. What is d columns to its left moves d times, and then
-            # the next tile's result takes its place: column j shifts in the first j cycles after
-            # the last column's result has come.
-            shift = Signal(cols, name=f"shift_{i}")
-            m.d.sync += shift.eq((shift << 1) | Mux(row[-1].last, (1 << cols) - 2, 0))
+                controls = _delayed(m, controls, f"controls_row_{i}")
             for j, element in enumerate(row):
                 m.submodules[f"element_{i}_{j}"] = element
                 m.d.comb += [
                     element.a.eq(row[j - 1].a_next if j else self.a[i]),
                     element.b.eq(grid[i - 1][j].b_next if i else self.b[j]),
-                    element.accumulate.eq(row[j - 1].accumulate_next if j else accumulate),
-                    element.last.eq(row[j - 1].last_next if j else last),
-                    element.shift.eq(shift[j]),
-                    element.result_before.eq(row[j - 1].result if j else 0),
+                    element.controls.eq(row[j - 1].controls_next if j else controls),
                 ]
-            m.d.comb += self.sums[i].eq(row[-1].result)
+            # The controls reach column j j cycles after column 0, so in each cycle at most one
+            # column's result is not 0.
+            results = [element.result for element in row]
+            for level in range(_levels(cols)):
+                joined = []
+                for first in range(0, len(results), _JOINED):
+                    node = Signal.like(results[0], name=f"sum_{i}_{level}_{first}", reset_less=True)
+                    m.d.sync += node.eq(reduce(or_, results[first : first + _JOINED]))
+                    joined.append(node)
+                results = joined
+            m.d.comb += self.sums[i].eq(results[0])
 
-        started = Signal(cols)
-        m.d.sync += started.eq(Cat(grid[0][-1].last, started))
-        m.d.comb += self.sum_valid.eq(started.any())
+        for stage in range(_levels(cols)):
+            ends = _register(m, ends, f"ends_{stage}")
+        leaving = [ends]
+        for column in range(1, cols):
+            leaving.append(_register(m, leaving[-1], f"leaving_{column}"))
+        m.d.sync += self.sum_valid.eq(reduce(or_, leaving))
         return m
 
 
-def _delayed(m: Module, value: Value, name: str) -> Signal:
+def _levels(cols: int) -> int:
+    """Stages of ORs that join the results of a row."""
+    levels, left = 0, cols
+    while left > 1:
+        levels, left = levels + 1, -(-left // _JOINED)
+    return levels
+
+
+def _delayed(m: Module, controls: Any, name: str) -> Any:
+    register = Signal(CONTROLS, name=name, init=RESET_CONTROLS)
+    m.d.sync += register.eq(controls)
+    return register
+
+
+def _register(m: Module, value: Value, name: str) -> Signal:
     register = Signal(name=name)
     m.d.sync += register.eq(value)
     return register

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from typing import Any
 
 import cocotb
@@ -25,6 +26,10 @@ async def _run(dut: Any, seed: int, tiles: int, gap: float, extremes: bool) -> N
     rng = make_rng(seed)
     dut.valid.value = 0
     await start(dut)
+    await _tiles(dut, rng, tiles, gap, extremes)
+
+
+async def _tiles(dut: Any, rng: random.Random, tiles: int, gap: float, extremes: bool) -> None:
     values = (-128, 127) if extremes else range(-128, 128)
     steps_at: dict[int, tuple[Any, Any, bool]] = {}
     expected: dict[int, Any] = {}
@@ -50,7 +55,7 @@ async def _run(dut: Any, seed: int, tiles: int, gap: float, extremes: bool) -> N
     for begin, total in expected.items():
         for row in range(ROWS):
             for column in range(COLS):
-                due[begin + row + COLS - 1 - column, row] = int(total[row, column])
+                due[begin + row + column, row] = int(total[row, column])
     for now in range(cycle + LATENCY + ROWS + COLS + 2):
         _, _, last = steps_at.get(now, (None, None, rng.random() < 0.5))
         dut.valid.value = int(now in steps_at)
@@ -91,3 +96,18 @@ async def with_gaps(dut: Any) -> None:
 @cocotb.test()
 async def extremes(dut: Any) -> None:
     await _run(dut, seed=3, tiles=60, gap=0.1, extremes=True)
+
+
+@cocotb.test()
+async def reset_in_any_state(dut: Any) -> None:
+    """One cycle of reset forgets what was in flight and what had been added up."""
+    await _run(dut, seed=4, tiles=1, gap=0.0, extremes=False)
+    rng = make_rng(5)
+    for _ in range(20):
+        dut.valid.value, dut.last.value = 1, int(rng.random() < 0.2)
+        dut.a.value, dut.b.value = (rng.getrandbits(8 * LANES * count) for count in (ROWS, COLS))
+        await FallingEdge(dut.clk)
+    dut.valid.value, dut.rst.value = 0, 1
+    await FallingEdge(dut.clk)
+    dut.rst.value = 0
+    await _tiles(dut, rng, tiles=3, gap=0.0, extremes=False)
