@@ -14,6 +14,7 @@ from gateformer.cli import (
     demo,
     disassemble,
     inspect,
+    profile,
     quality,
     simulate,
     synth,
@@ -22,7 +23,18 @@ from gateformer.cli import (
 from gateformer.cli.files import require_writable, write_json
 from gateformer.spec.errors import GateformerError
 
-COMMANDS = (demo, inspect, compile, simulate, quality, disassemble, verilog, synth, configs)
+COMMANDS = (
+    demo,
+    inspect,
+    compile,
+    simulate,
+    profile,
+    quality,
+    disassemble,
+    verilog,
+    synth,
+    configs,
+)
 """Modules with `add_parser(subparsers)`, which returns the command's parser, and `run(arguments)`,
 which returns the answer that `--json` writes."""
 

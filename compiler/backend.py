@@ -5,6 +5,7 @@ from typing import Any
 
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
+from gateformer.compiler.layers import Layers
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.schedule import Schedule, schedule
@@ -25,8 +26,20 @@ def compile_quantized(
     samples: int = 1,
     observe: PassObserver = lambda *_: None,
 ) -> ProgramImage:
+    """The program image of `compile_layers`."""
+    return compile_layers(graph, config, samples=samples, observe=observe)[0]
+
+
+def compile_layers(
+    graph: QuantizedGraph,
+    config: AcceleratorConfig,
+    *,
+    samples: int = 1,
+    observe: PassObserver = lambda *_: None,
+) -> tuple[ProgramImage, Layers]:
     """The back end: batches, plans memory, tiles, schedules, synchronizes and encodes an integer
-    graph of one sample, for `samples` samples that run together.
+    graph of one sample, for `samples` samples that run together. Also tells which operation each
+    instruction serves.
 
     Raises CapacityError when the graph does not fit the config, ConfigError when the batch does
     not.
@@ -42,7 +55,7 @@ def compile_quantized(
     observe("synchronize", program)
     image = _image(graph, config, plan, scheduled, tuple(program), macs_of_length)
     observe("encode", image)
-    return image
+    return image, Layers.of(graph.operations, scheduled.operations)
 
 
 def _image(

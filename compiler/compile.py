@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.backend import compile_layers
 from gateformer.compiler.batching import check_batch
 from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.compiler.folder import CompiledModel, input_shapes
@@ -75,7 +75,7 @@ def _compile(
     samples = load_samples(calibration, input_shapes(graph.host.before))
     quantized = quantize(graph, config, samples, options.quantization)
     after("quantize", quantized)
-    image = compile_quantized(quantized, config, samples=options.samples, observe=after)
+    image, layers = compile_layers(quantized, config, samples=options.samples, observe=after)
     record = {
         "gateformer": version("gateformer"),
         "model": model.name,
@@ -91,4 +91,4 @@ def _compile(
         "predicted_cycles": predict_cycles(config, image.instructions),
     }
     host = graph.host
-    return CompiledModel(config, image, host.before, host.after, record, quantized, model)
+    return CompiledModel(config, image, host.before, host.after, record, quantized, layers, model)

@@ -1,9 +1,11 @@
 """Predicts the cycles of a program: every engine in order, tokens between them, simple
 durations."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateformer.compiler.layout import words_of
+from gateformer.compiler.timeline import Reason, Span, Timeline
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine, Instruction, Opcode
 
@@ -24,6 +26,10 @@ VECTOR_LATENCY = 80
 class _State:
     free: dict[Engine, float] = field(default_factory=lambda: dict.fromkeys(Engine, 0.0))
     tokens: dict[tuple[Engine, Engine], list[float]] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+    index: int = 0
+    moved: int = 0
+    """Words between DRAM and local memory."""
     b_ready: list[float] = field(default_factory=list)
     p_ready: list[float] = field(default_factory=list)
 
@@ -35,23 +41,34 @@ class _State:
                 time = max(time, self.tokens[(producer, engine)].pop(0))
         return time
 
-    def finish(self, engine: Engine, mask: int, time: float) -> None:
+    def finish(self, engine: Engine, mask: int, start: float, time: float) -> None:
+        ready = round(self.free[engine])
+        begin = max(round(start), ready)
+        waits = {Reason.SEMAPHORE: begin - ready}
+        self.spans.append(Span(engine, self.index, ready, begin, max(round(time), begin), waits))
         self.free[engine] = time
         for consumer in SYNC_ENGINES:
             if mask >> consumer & 1:
                 self.tokens.setdefault((engine, consumer), []).append(time)
 
 
-def predict_cycles(config: AcceleratorConfig, program: tuple[Instruction, ...]) -> int:
-    """Cycles from start to done, as estimated; stalls of local memory's ports are neglected."""
+def predict_cycles(config: AcceleratorConfig, program: Iterable[Instruction]) -> int:
+    """Cycles from start to done."""
+    return predict(config, program).cycles
+
+
+def predict(config: AcceleratorConfig, program: Iterable[Instruction]) -> Timeline:
+    """What every engine does when; stalls of local memory's ports are neglected."""
     state = _State()
-    for i in program:
+    for index, i in enumerate(program):
+        state.index = index
         match i.opcode:
             case Opcode.HALT:
                 continue
             case Opcode.GEMM:
                 _gemm(config, state, i)
             case Opcode.DMA_LOAD | Opcode.DMA_STORE:
+                state.moved += i["rows"] * i["words"]
                 _simple(state, Engine.DMA, i, _dma(config, i) + DRAM_LATENCY)
             case Opcode.LOAD_B:
                 words = i["n"] * words_of(i["k"], 1, config.word_bytes)
@@ -71,7 +88,9 @@ def predict_cycles(config: AcceleratorConfig, program: tuple[Instruction, ...]) 
             case Opcode.NORM:
                 row = max(-(-i["channels"] // config.norm_lanes), 40)
                 _simple(state, Engine.VECTOR, i, i["rows"] * row + VECTOR_LATENCY)
-    return round(max(state.free.values()))
+    moved = 4 * WORDS * (state.index + 1) + state.moved * config.word_bytes
+    cycles = round(max(state.free.values()))
+    return Timeline(tuple(state.spans), cycles, moved // config.bus_bytes)
 
 
 def _dma(config: AcceleratorConfig, i: Instruction) -> float:
@@ -86,8 +105,9 @@ def _dma(config: AcceleratorConfig, i: Instruction) -> float:
 
 
 def _simple(state: _State, engine: Engine, i: Instruction, duration: float) -> float:
-    end = state.start(engine, i["wait"]) + duration
-    state.finish(engine, i["signal"], end)
+    start = state.start(engine, i["wait"])
+    end = start + duration
+    state.finish(engine, i["signal"], start, end)
     return end
 
 
@@ -109,9 +129,9 @@ def _gemm(config: AcceleratorConfig, state: _State, i: Instruction) -> None:
         state.p_ready[0] if state.p_ready else 0.0,
     )
     done = max(epilogue + drain, end) + PIPELINE
-    state.finish(Engine.LOAD_A, i["signal"], max(load_end, end - 2 * tiles * tile))
-    state.free[Engine.ARRAY] = end
-    state.finish(Engine.EPILOGUE, i["epilogue_signal"], done)
+    state.finish(Engine.LOAD_A, i["signal"], load_start, max(load_end, end - 2 * tiles * tile))
+    state.finish(Engine.ARRAY, 0, start, end)
+    state.finish(Engine.EPILOGUE, i["epilogue_signal"], epilogue, done)
     if i["release_b"]:
         state.b_ready.clear()
     if i["release_p"] and state.p_ready:

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from gateformer.compiler.host_model import HostModel
+from gateformer.compiler.layers import Layers
 from gateformer.compiler.quantized import QuantizedGraph
 from gateformer.compiler.quantized_file import dump_quantized, load_quantized
 from gateformer.spec.config import AcceleratorConfig
@@ -21,6 +22,7 @@ BEFORE = "host_before.onnx"
 AFTER = "host_after.onnx"
 CONFIG = "config.json"
 RECORD = "model.json"
+LAYERS = "layers.json"
 QUANTIZED = "quantized.npz"
 SOURCE = "source"
 """The folder of the model file that was compiled, and of the files that hold its weights."""
@@ -38,6 +40,8 @@ class CompiledModel:
     """What model.json holds: source file, hash, options, host operations, predicted cycles."""
     quantized: QuantizedGraph | None = None
     """The integer graph of one sample; with `source` it tells how close the program is to float."""
+    layers: Layers | None = None
+    """Which operation each instruction serves, for profiles."""
     source: Path | None = None
     """The model file that was compiled, or its copy in the folder."""
 
@@ -53,6 +57,8 @@ class CompiledModel:
         }
         if self.quantized is not None:
             files[QUANTIZED] = dump_quantized(self.quantized)
+        if self.layers is not None:
+            files[LAYERS] = self.layers.to_json().encode()
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".compile-") as scratch:
@@ -95,9 +101,19 @@ class CompiledModel:
         quantized, path = None, directory / QUANTIZED
         if path.exists():
             quantized = load_quantized(path.read_bytes(), source=str(path))
+        layers, path = None, directory / LAYERS
+        if path.exists():
+            layers = Layers.from_json(path.read_text(), source=str(path))
         source = directory / SOURCE / str(record.get("model"))
         return cls(
-            config, image, before, after, record, quantized, source if source.exists() else None
+            config,
+            image,
+            before,
+            after,
+            record,
+            quantized,
+            layers,
+            source if source.exists() else None,
         )
 
     def host(self) -> HostModel:

@@ -19,10 +19,15 @@ from gateformer.spec.isa import WORDS, Instruction, Opcode
 
 @dataclass
 class Schedule:
-    """The instructions of a program, without semaphore masks, and the data they read."""
+    """The instructions of a program, without semaphore masks, and the data they read.
+
+    operations: for each instruction the index of the operation of the graph that it serves; the
+    number of operations for what only ends the program.
+    """
 
     instructions: list[Instruction]
     constants: Constants
+    operations: list[int]
 
 
 def schedule(graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan) -> Schedule:
@@ -49,7 +54,8 @@ def _schedule(
     for index, op in enumerate(graph.operations):
         emission.operation = index
         _make_steps(emission, op)
-    Emitter(config, emission.bounds, plan.staging.stop, ahead=ahead).run(emission.steps)
+    emitter = Emitter(config, emission.bounds, plan.staging.stop, emission.program, ahead=ahead)
+    emitter.run(emission.steps)
     _finish_outputs(emission)
     emission.put(Opcode.HALT)
     end = constants.base + len(constants.content) + 4 * WORDS * (len(emission.program) + 1)
@@ -59,7 +65,9 @@ def _schedule(
             f"activations, config {config.name!r} has {config.local_kib} and no DRAM: raise "
             "local_kib or use a config with DRAM"
         )
-    return Schedule(emission.program, constants)
+    others = len(emission.program) - len(emitter.operations)
+    operations = emitter.operations + [len(graph.operations)] * others
+    return Schedule(emission.program, constants, operations)
 
 
 def _make_steps(s: Emission, op: QOperation) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from gateformer.compiler.staging import Staging
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
+from gateformer.spec.isa import Instruction
 
 LOADS_AHEAD_PER_STEP = 2
 """Loads of later steps that are emitted after each step, at least: a few, so that no store waits
@@ -111,14 +112,24 @@ class Emitter:
     """Emits steps in order, with loads as early as rings and staging allow."""
 
     def __init__(
-        self, config: AcceleratorConfig, bounds: list[range], top: int, *, ahead: bool
+        self,
+        config: AcceleratorConfig,
+        bounds: list[range],
+        top: int,
+        program: list[Instruction],
+        *,
+        ahead: bool,
     ) -> None:
         """bounds: for each operation, the words through which blocks pass while it runs; between
-        these and `top` lie those that it keeps. ahead: whether loads that stay in staging until
+        these and `top` lie those that it keeps. program: where steps, loads and stores put their
+        instructions. ahead: whether loads that stay in staging until
         their step may run ahead, too; without, whatever can run finds room."""
         self.config = config
         self.bounds = bounds
         self.top = top
+        self.program = program
+        self.operations: list[int] = []
+        """For each instruction, the operation that it serves."""
         self.ahead = ahead
         self.behind = STORES_BEHIND if ahead else 1
         everything = range(min((b.start for b in bounds), default=0), top)
@@ -150,11 +161,13 @@ class Emitter:
             for load in step.loads:
                 if not load.early:
                     load.consume(load.address)
+                    self._note(step.operation)
                     if not load.held and load.slot is None:
                         self._free(load)
             for store in step.stores:
                 store.address = self._room(store.words)
             step.emit()
+            self._note(step.operation)
             self.done = index
             for load in self.held.pop(index, []):
                 self._free(load)
@@ -189,9 +202,14 @@ class Emitter:
         self.staging.bounds = bounds
         self.kept = []
 
+    def _note(self, operation: int) -> None:
+        """Puts the instructions that are new down to an operation."""
+        self.operations += [operation] * (len(self.program) - len(self.operations))
+
     def _store(self) -> None:
-        _, store = self.pending.popleft()
+        step, store = self.pending.popleft()
         store.emit(store.address)
+        self._note(self.steps[step].operation)
         self.staging.free(store.address)
 
     def _room(self, words: int) -> int:
@@ -241,6 +259,7 @@ class Emitter:
             self._free(load)
         elif load.held:
             self.held.setdefault(index, []).append(load)
+        self._note(self.steps[index].operation)
         return True
 
     def _keep(self, index: int, load: Load, slot: int) -> bool:

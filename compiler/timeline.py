@@ -42,6 +42,13 @@ class Span:
     end: int
     waits: Mapping[Reason, int] = field(default_factory=dict)
 
+    @property
+    def busy(self) -> int:
+        """Cycles in which the engine worked on it: start to end, without the waits inside."""
+        outside = (Reason.QUEUE, Reason.SEMAPHORE)
+        inside = sum(cycles for reason, cycles in self.waits.items() if reason not in outside)
+        return self.end - self.start - inside
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -62,16 +69,7 @@ class Timeline:
 
     def busy(self, engine: Engine) -> int:
         """Cycles in which an engine worked: what its spans take, without the waits inside."""
-        return sum(
-            span.end
-            - span.start
-            - sum(
-                cycles
-                for reason, cycles in span.waits.items()
-                if reason not in (Reason.QUEUE, Reason.SEMAPHORE)
-            )
-            for span in self.of(engine)
-        )
+        return sum(span.busy for span in self.of(engine))
 
     def waits(self, engine: Engine) -> dict[Reason, int]:
         """Cycles that an engine stood still, by reason."""

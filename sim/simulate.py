@@ -13,6 +13,7 @@ from gateformer.compiler.folder import CompiledModel
 from gateformer.compiler.host_model import Batch, Sample, layout_of
 from gateformer.sim import rtl
 from gateformer.sim.golden_program import GoldenMachine
+from gateformer.sim.recording import WINDOW, Recording, recorded
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Engine
@@ -96,7 +97,8 @@ class RtlRunner:
 class RunResult:
     """One run of the program: the outputs (ONNX names, float32) of each sample of the batch and the
     multiply-accumulates that they took; for RTL the cycles, whether every instruction's writes
-    equal the golden model's, the performance counters, and how long the simulation took."""
+    equal the golden model's, the performance counters, how long the simulation took, and what was
+    recorded."""
 
     outputs: tuple[Sample, ...]
     macs: int
@@ -104,6 +106,7 @@ class RunResult:
     bit_exact: bool | None = None
     counters: dict[Counter, int] = field(default_factory=dict)
     seconds: float = 0.0
+    recording: Recording | None = None
 
 
 def load(machine: Machine, config: AcceleratorConfig, image: ProgramImage) -> None:
@@ -137,6 +140,7 @@ def simulate(
     trace: Path | None = None,
     build: Path = BUILD,
     stalls: tuple[int, int] = (0, 0),
+    record: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[RunResult]:
     """Runs samples batch by batch and yields each run's result.
@@ -145,7 +149,8 @@ def simulate(
     is the generated Verilog in Verilator, with every instruction's writes compared with golden's.
     length: how many tokens of each sample count, at most. trace: an FST file with all signals of
     the RTL run. build: where the compiled simulation is kept. stalls: random stalls of (DRAM, local
-    memory) in 256ths of all cycles. progress: told what takes long. Raises DataError for a mask or
+    memory) in 256ths of all cycles. record: whether RTL runs record what every engine does.
+    progress: told what takes long. Raises DataError for a mask or
     a length that the model cannot run with, ToolError when the simulation cannot be built, RunError
     when the accelerator stops with an error.
     """
@@ -158,6 +163,7 @@ def simulate(
             program = rtl.build(model.config, build, trace=trace is not None, progress=progress)
             running = stack.enter_context(rtl.RtlMachine(program, model.config, trace))
             running.set_stalls(*stalls)
+            running.record_profiles(WINDOW if record else 0)
             machine = RtlRunner(running, image)
             load(machine, model.config, image)
         for first in range(0, len(samples), image.samples):
@@ -178,7 +184,10 @@ def simulate(
             )
             decoded = tuple(host.decode(seen, part, batch.lengths))
             cycles, counters = machine.machine.cycles, machine.machine.counters()
-            yield RunResult(decoded, macs, cycles, same, counters, seconds)
+            recording = None
+            if record:
+                recording = recorded(machine.machine, image.at_lengths(batch.lengths))
+            yield RunResult(decoded, macs, cycles, same, counters, seconds, recording)
 
 
 def utilization(config: AcceleratorConfig, macs: int, cycles: int) -> float:

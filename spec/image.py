@@ -100,6 +100,10 @@ class ProgramImage:
                 f"{config.name!r} has {config.hash:08x}: compile it again for this config"
             )
 
+    def at_lengths(self, lengths: Sequence[int]) -> tuple[Instruction, ...]:
+        """The instructions with dynamic sizes cut to the samples' runtime lengths."""
+        return tuple(instruction.at_length(lengths) for instruction in self.instructions)
+
     def to_bytes(self) -> bytes:
         description = json.dumps(
             {

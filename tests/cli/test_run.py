@@ -36,7 +36,7 @@ def test_compile(work):
     assert answer["host_ops"][0]["operator"] == "Conv"
     assert {path.name for path in (work / "digits").iterdir()} == {
         "program.bin", "host_before.onnx", "host_after.onnx", "config.json", "model.json",
-        "quantized.npz", "source",
+        "layers.json", "quantized.npz", "source",
     }  # fmt: skip
 
 
