@@ -7,13 +7,14 @@ BIN := .venv/bin
 ROOMS := spec hw compiler sim boards cli examples
 TYPED := $(ROOMS:%=build/typing/gateformer/%)
 
-.PHONY: help venv demo families minilm models test lint types ci clean
+.PHONY: help venv demo families minilm models bench test lint types ci clean
 
 help:
 	@echo "make demo     install, then run the digits model on the generated accelerator"
 	@echo "make families compile and run a small model of every encoder family"
 	@echo "make minilm   compile and run a pretrained sentence encoder (installs torch)"
 	@echo "make models   every figure of docs/models.md (installs torch)"
+	@echo "make bench    how busy transformers keep the array, how fast the tools are (installs torch)"
 	@echo "make test     run every test"
 	@echo "make lint     check style (ruff)"
 	@echo "make types    check types (mypy)"
@@ -36,6 +37,9 @@ models: families minilm .venv/installed-train
 	$(BIN)/python -m gateformer.examples.minilm.demo --tokens 32 --batch 4 --json build/minilm-batch.json
 	$(BIN)/python -m gateformer.examples.minilm.demo --config small --json build/minilm-small.json
 	$(BIN)/python -m gateformer.examples.families.bert_base
+
+bench: .venv/installed-minilm
+	OMP_NUM_THREADS=1 $(BIN)/python -m gateformer.examples.bench --json build/bench.json
 
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
