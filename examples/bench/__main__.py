@@ -75,7 +75,7 @@ def _print(console: Console, rows: Sequence[Row], speeds: Sequence[Tool]) -> Non
         for row in rows:
             table.add_row(
                 row.work,
-                row.config,
+                ", ".join([row.config, *(f"{k} {v}" for k, v in row.changes.items())]),
                 f"{row.model_macs:,}",
                 f"{row.cycles:,}",
                 f"{100 * row.utilization:.2f} %",

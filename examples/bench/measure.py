@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One work. utilization: the share of the cycles in which the array is busy with the model's
-    own products; bound: the most that any schedule could reach, which takes bound_cycles; goal: the
-    least that is wanted. model_cycles: what the cycle model predicts."""
+    """One work. changes: of the named config's parameters. utilization: the share of the cycles in
+    which the array is busy with the model's own products; bound: the most that any schedule could
+    reach, which takes bound_cycles; goal: the least that is wanted. model_cycles: what the cycle
+    model predicts."""
 
     work: str
     config: str
+    changes: Mapping[str, Any]
     model_macs: int
     cycles: int
     utilization: float
@@ -48,7 +50,7 @@ def measure(work: Work, note: Note) -> Row:
     Raises RunError when the RTL differs from the golden model, GateformerError for a work that this
     installation cannot run.
     """
-    config = find_config(work.config)
+    config = find_config(work.config).replace(**work.changes)
     note(f"{work.name}: compiling")
     with tempfile.TemporaryDirectory() as folder:
         prepared = work.prepare(config, Path(folder))
@@ -65,6 +67,7 @@ def measure(work: Work, note: Note) -> Row:
     return Row(
         work=work.title,
         config=work.config,
+        changes=dict(work.changes),
         model_macs=run.macs,
         cycles=run.cycles,
         utilization=utilization(config, run.macs, run.cycles),

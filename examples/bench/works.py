@@ -1,10 +1,11 @@
 """The benchmark's works: a model, a config, inputs, and how busy the array should be."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from gateformer.examples.bench.models import MODELS, write
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import GateformerError
 
+RESIDENT = {"dram": "readonly", "local_kib": 320}
+"""A config with these changes has inputs and outputs in local memory, as inside of a model, and
+fetches its program, tables and weights from DRAM."""
 EXTRA = "minilm"
 """The extra of the package that real weights need."""
 
@@ -31,8 +35,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Work:
-    """name: how `--only` calls it. goal: the least share of its cycles in which the array is busy
-    with the model's products; with of_bound, the share of the bound's."""
+    """name: how `--only` calls it. changes: of the config's parameters. goal: the least share of
+    its cycles in which the array is busy with the model's products; with of_bound, the share of the
+    bound's."""
 
     name: str
     title: str
@@ -40,6 +45,7 @@ class Work:
     goal: float
     prepare: Callable[[AcceleratorConfig, Path], Prepared]
     of_bound: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def random_weights(name: str, layers: int, config: AcceleratorConfig, folder: Path) -> Prepared:
@@ -102,10 +108,11 @@ WORKS = (
     Work("minilm-4x32", "MiniLM, 4 x 32 tokens", "ecp5-85k", 0.88, partial(minilm, 32, 4)),
     Work(
         "attention",
-        "attention alone, 197 tokens, 3 heads of 64",
+        "attention alone, 197 tokens, 3 heads of 64, operands resident",
         "ecp5-85k",
         0.95,
         partial(random_weights, "attention", 1),
+        changes=RESIDENT,
     ),
     Work(
         "deit-tiny-256",
