@@ -14,6 +14,7 @@ from gateformer.compiler.quantized import (
     QTensor,
     QuantizedGraph,
 )
+from gateformer.sim.contraction import contract
 from gateformer.spec import arithmetic
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import DataError
@@ -111,15 +112,6 @@ def _gemm(
             residual = _at(tensors, op.residual)
             value = arithmetic.residual_add(value, residual, config.residual_bits)
         out[...] = value
-
-
-def contract(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a [m, k] times b [n, k] transposed, int8 in, int64 out.
-
-    Computed in float64 for its speed: k * 2**14 stays below 2**53 for every k that there is, so
-    each sum is exact whatever its order.
-    """
-    return np.rint(a.astype(np.float64) @ b.astype(np.float64).T).astype(np.int64)
 
 
 def _activate(parameters: np.ndarray, scaled: np.ndarray, config: AcceleratorConfig) -> np.ndarray:
