@@ -101,6 +101,7 @@ class Accelerator(wiring.Component):
 
         wiring.connect(m, registers.bus, wiring.flipped(self.registers))
         wiring.connect(m, sequencer.queue, queues.write)
+        wiring.connect(m, sequencer.lookup, queues.lookup)
         for e in SYNC_ENGINES:
             wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
         for port, engine_port in (
@@ -142,8 +143,7 @@ class Accelerator(wiring.Component):
             self.running.eq(sequencer.running),
             sequencer.waiting.eq(queues.waiting),
             sequencer.active.eq(queues.active),
-            sequencer.empty.eq(queues.empty),
-            *(sequencer.pc[e].eq(queues.pc[e]) for e in Engine),
+            sequencer.empty.eq(queues.empty & semaphores.idle),
             sequencer.local_error.eq(memory.error),
             sequencer.local_engine.eq(memory.error_client),
             sequencer.progress.eq(queues.completed.any() | progress),

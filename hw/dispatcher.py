@@ -7,10 +7,13 @@ from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from gateformer.hw.instruction_queue import PC_INDEX, QueueWrite
+from gateformer.hw.front_end import pack_number
+from gateformer.hw.instruction_queue import QueueWrite
 from gateformer.spec.config import INSTRUCTION_BYTES, SIZE_LIMIT, AcceleratorConfig
-from gateformer.spec.isa import FORMATS, SAMPLE_BITS, SIZE_WORDS, Format, Opcode
+from gateformer.spec.isa import FORMATS, SAMPLE_BITS, SIZE_WORDS, Engine, Format, Opcode
 
+_NUMBER_BIT = INSTRUCTION_BYTES.bit_length() - 1
+"""Lowest bit of a byte address that tells instructions apart."""
 POLYNOMIAL_BYTES = 24
 """Bytes of an ACTIVATION_TABLE where the activation unit is the polynomial."""
 
@@ -101,7 +104,8 @@ class Dispatcher(wiring.Component):
         m = Module()
         queue = self.queue
         state = Signal(_State)
-        word, index = Signal(32, reset_less=True), Signal(4)
+        word, index = Signal(32, reset_less=True), Signal(3)
+        number = Signal(24 - _NUMBER_BIT)
         opcode = Signal(4)
         difference = Signal(13, reset_less=True)
         limit, bad = Signal(12, reset_less=True), Signal(reset_less=True)
@@ -109,8 +113,9 @@ class Dispatcher(wiring.Component):
         m.d.comb += [
             queue.engine.eq(target),
             queue.index.eq(index),
-            queue.data.eq(word),
+            queue.data.eq(self._queued(m, word, index, number, opcode, target)),
             self.words.ready.eq(self.wants),
+            self.pc.eq(number << _NUMBER_BIT),
         ]
         with m.Switch(opcode):
             for form in FORMATS.values():
@@ -165,17 +170,40 @@ class Dispatcher(wiring.Component):
             with m.Case(_State.WRITE):
                 m.d.comb += queue.enable.eq(self.enable & ~((index == 0) & queue.full))
                 with m.If(queue.enable):
-                    self._advance(m, state, word, index, opcode, first, target)
+                    self._advance(m, state, index, number, opcode, first, target)
         with m.If(self.restart):
-            m.d.sync += [state.eq(_State.TAKE), index.eq(0), self.pc.eq(0)]
+            m.d.sync += [state.eq(_State.TAKE), index.eq(0), number.eq(0)]
         return m
+
+    def _queued(
+        self,
+        m: Module,
+        word: Signal,
+        index: Signal,
+        number: Signal,
+        opcode: Signal,
+        target: Signal,
+    ) -> Value:
+        """What the queue of `target` gets: the masks that are its own in one place, and the
+        instruction's number where no engine reads."""
+        queued = Signal(32)
+        m.d.comb += queued.eq(word)
+        with m.Switch(index):
+            with m.Case(0):
+                own = Signal(16)
+                m.d.comb += [own.eq(word), queued.eq(pack_number(0, own, number))]
+                with m.If((opcode == Opcode.GEMM) & (target == Engine.EPILOGUE)):
+                    m.d.comb += own[4:].eq(word[16:])
+            with m.Case(1):
+                m.d.comb += queued.eq(pack_number(1, word, number))
+        return queued
 
     def _advance(
         self,
         m: Module,
         state: Signal,
-        word: Signal,
         index: Signal,
+        number: Signal,
         opcode: Signal,
         first: Signal,
         target: Signal,
@@ -187,13 +215,8 @@ class Dispatcher(wiring.Component):
             with m.If(index == 0):
                 m.d.sync += state.eq(_State.PROBE)
         with m.Else():
-            m.d.sync += [target.eq(first), index.eq(index + 1)]
-            with m.If(index == PC_INDEX - 1):
-                m.d.sync += word.eq(self.pc)
-            with m.Else():
-                m.d.sync += state.eq(_State.TAKE)
-            with m.If(index == PC_INDEX):
-                m.d.sync += [index.eq(0), self.pc.eq(self.pc + INSTRUCTION_BYTES)]
+            m.d.sync += [target.eq(first), index.eq(index + 1), state.eq(_State.TAKE)]
+            m.d.sync += number.eq(number + index.all())
 
     def _limit(self, m: Module, opcode: Value, index: Value) -> Value:
         """The largest size that the engine holds."""

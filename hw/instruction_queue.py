@@ -1,26 +1,39 @@
-"""The instruction queues of all engines in one RAM, and the front end of each engine."""
+"""The instruction queues of all engines in one RAM, and who brings instructions to the engines."""
 
+from itertools import pairwise
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import enum, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, Signature
 
-from gateformer.hw.interfaces import ENGINE_WORDS, InstructionPort, SemaphorePort
+from gateformer.hw.front_end import NUMBER_HIGH, NUMBER_LOW, FrontEnd, unpack_number
+from gateformer.hw.interfaces import InstructionPort, SemaphorePort
 from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
-from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine, Opcode
+from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine
 
-PC_INDEX = WORDS
-"""Index under which the address of an instruction follows its eight words."""
+HELD = 2
+"""Slots of a queue that keep instructions which are at the front end: their addresses are read
+there when an error wants them."""
+REGIONS = 8
+"""Regions of the RAM, of which every engine has one."""
+BLAME_DELAY = 4
+"""Cycles by which the addresses that a lookup finds lie back: what local memory reports of an
+access comes two cycles or more after it, and then the next instruction may be at the engine."""
+VISITS = REGIONS + 2
+"""Cycles in which every queue is looked at once, and what that found is known."""
+
+
+_LOADER_SIGNALS = ("queued", "wanted", "begin", "look", "looking")
 
 
 class QueueWrite(Signature):
     """The write side of the queues, seen from the sequencer.
 
-    With `enable`, `data` goes to place `index` (words 0 to 7, then PC_INDEX: the byte address) of
-    the next free slot of `engine`; writing PC_INDEX hands the instruction to the engine. `full`:
-    `engine` of the cycle before has no free slot; it has one until an instruction is handed over.
+    With `enable`, `data` goes to word `index` of the next free slot of `engine`; writing the last
+    word hands the instruction to the engine. `full`: `engine` of the cycle before has no free slot;
+    it has one until an instruction is handed over.
     """
 
     def __init__(self) -> None:
@@ -28,148 +41,42 @@ class QueueWrite(Signature):
             {
                 "enable": Out(1),
                 "engine": Out(3),
-                "index": Out(4),
+                "index": Out(3),
                 "data": Out(32),
                 "full": In(1),
             }
         )
 
 
-class QueueRead(Signature):
-    """One instruction on its way to a front end: its words in order, the address last.
+class QueueLookup(Signature):
+    """How the sequencer learns where an instruction stands, seen from the sequencer.
 
-    While `want`, the front end has room for an instruction and `enable` may bring one.
+    While `want`, which stays until a flush, no instruction is loaded any more; `pc` is the byte
+    address of the one that `engine` had in hand when `want` came, as soon as `found`.
     """
 
     def __init__(self) -> None:
-        super().__init__({"enable": Out(1), "index": Out(4), "word": Out(32), "want": In(1)})
-
-
-def _address(word: Value) -> Value:
-    """The instruction address in a word: a multiple of INSTRUCTION_BYTES of 24 bits."""
-    low = INSTRUCTION_BYTES.bit_length() - 1
-    return Cat(Const(0, low), word[low:24])
-
-
-class _State(enum.Enum, shape=2):
-    EMPTY = 0
-    WAIT = 1
-    ACTIVE = 2
-    SIGNAL = 3
-
-
-class FrontEnd(wiring.Component):
-    """Holds the instruction of one engine, awaits its tokens before and gives its signals after it.
-
-    An engine with semaphores gets its next instruction at least 15 cycles after it completed the
-    last one: its rings and buffers bridge that. ARRAY, which nothing may hold up, has none, and a
-    second instruction is held ready for it, valid in the cycle after the completion.
-
-    `pc` is the byte address of the instruction at hand; it stays for at least 10 cycles after the
-    completion (not that of ARRAY), so that errors found late are put down to the right one.
-    `waiting` is 1 while it waits for tokens, `active` while it is at the engine, `completed` in its
-    last cycle there; `idle`: nothing held, no signal pending.
-    """
-
-    load: Any
-    instructions: Any
-    pc: Signal
-    waiting: Signal
-    active: Signal
-    completed: Signal
-    idle: Signal
-    semaphores: Any
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        members = {
-            "load": In(QueueRead()),
-            "instructions": In(InstructionPort(engine)),
-            "pc": Out(24),
-            "waiting": Out(1),
-            "active": Out(1),
-            "completed": Out(1),
-            "idle": Out(1),
-        }
-        if engine in SYNC_ENGINES:
-            members["semaphores"] = Out(SemaphorePort())
-        super().__init__(members)
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        load, stream = self.load, self.instructions.stream
-        places = (*ENGINE_WORDS[self.engine], PC_INDEX)
-        current = {i: Signal(32, name=f"word{i}", reset_less=True) for i in places}
-        last = Signal()
-        m.d.comb += [
-            last.eq(load.enable & (load.index == PC_INDEX)),
-            self.pc.eq(_address(current[PC_INDEX])),
-            Value.cast(stream.payload).eq(Cat(current.get(i, Const(0, 32)) for i in range(WORDS))),
-            self.active.eq(stream.valid),
-            self.completed.eq(stream.valid & stream.ready),
-        ]
-        if self.engine in SYNC_ENGINES:
-            self._synchronized(m, current[0], last)
-            loaded = current
-        else:
-            loaded = {i: Signal(32, name=f"next{i}", reset_less=True) for i in places}
-            held, move = Signal(), Signal()
-            m.d.comb += [
-                move.eq(held & (~stream.valid | stream.ready)),
-                load.want.eq(~held),
-                self.idle.eq(~held & ~stream.valid),
-            ]
-            with m.If(last):
-                m.d.sync += held.eq(1)
-            with m.If(move):
-                m.d.sync += [held.eq(0), stream.valid.eq(1)]
-                m.d.sync += [current[i].eq(loaded[i]) for i in places]
-            with m.Elif(stream.ready):
-                m.d.sync += stream.valid.eq(0)
-        for i in places:
-            with m.If(load.enable & (load.index == i)):
-                m.d.sync += loaded[i].eq(load.word)
-        return m
-
-    def _synchronized(self, m: Module, word: Value, last: Value) -> None:
-        stream, port = self.instructions.stream, self.semaphores
-        wait, signal = word[4:10], word[10:16]
-        if self.engine == Engine.EPILOGUE:
-            shared = word[0:4] == Opcode.GEMM
-            wait, signal = Mux(shared, word[16:22], wait), Mux(shared, word[22:28], signal)
-        state = Signal(_State)
-        m.d.comb += [
-            port.wait_mask.eq(wait),
-            port.signal_mask.eq(signal),
-            port.wait_valid.eq(state == _State.WAIT),
-            port.signal_valid.eq(state == _State.SIGNAL),
-            self.load.want.eq(state == _State.EMPTY),
-            self.idle.eq(state == _State.EMPTY),
-            self.waiting.eq(state == _State.WAIT),
-            stream.valid.eq(state == _State.ACTIVE),
-        ]
-        with m.Switch(state):
-            with m.Case(_State.EMPTY), m.If(last):
-                m.d.sync += state.eq(_State.WAIT)
-            with m.Case(_State.WAIT), m.If(port.wait_ready):
-                m.d.sync += state.eq(_State.ACTIVE)
-            with m.Case(_State.ACTIVE), m.If(stream.ready):
-                m.d.sync += state.eq(_State.SIGNAL)
-            with m.Case(_State.SIGNAL), m.If(port.signal_ready):
-                m.d.sync += state.eq(_State.EMPTY)
+        super().__init__({"want": Out(1), "engine": Out(3), "pc": In(24), "found": In(1)})
 
 
 class InstructionQueues(wiring.Component):
     """The queues of all engines and their front ends.
 
-    The RAM has a region for each engine with `queue_depth` slots of eight words; an eighth region
-    holds the addresses of the instructions. One loader, shared by all, brings an instruction to a
-    front end that has room in 11 cycles; engines of lower number go first. Members `dma`, `load_a`,
-    ... are the engines' instruction ports; all other outputs go by engine number. `empty`: nothing
-    is queued, on its way or at work anywhere, and no signal is pending.
+    The RAM has a region for each engine with `queue_depth` slots of eight words, HELD of them for
+    the instructions at the front end. The queues are looked at in turns, one a cycle; the first
+    that holds an instruction for which its front end has room is served: its words go there one a
+    cycle. So an instruction is at its front end 12 to 20 cycles after it was handed over, if no
+    other comes first.
+
+    Members `dma`, `load_a`, ... are the engines' instruction ports; all other outputs go by engine
+    number. `empty`: nothing is on its way or at work anywhere, no signal is to be handed in, and
+    the queues that were looked at are empty: it speaks for all once it has been 1 for VISITS
+    cycles. After a reset the queues take REGIONS cycles to forget what they held; nothing may be
+    written until then.
     """
 
     write: Any
+    lookup: Any
     dma: Any
     load_a: Any
     load_b: Any
@@ -185,10 +92,11 @@ class InstructionQueues(wiring.Component):
     empty: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        self.depth = config.queue_depth
+        self.config = config
         super().__init__(
             {
                 "write": In(QueueWrite()),
+                "lookup": In(QueueLookup()),
                 **{engine.name.lower(): In(InstructionPort(engine)) for engine in Engine},
                 "semaphores": Out(SemaphorePort()).array(len(SYNC_ENGINES)),
                 "waiting": Out(len(Engine)),
@@ -201,84 +109,140 @@ class InstructionQueues(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        slots = (self.depth - 1).bit_length()
-        count = len(Engine)
-        # One bit more than a slot number tells a full queue from an empty one.
-        filled = Array(Signal(slots + 1, name=f"filled_{e.name.lower()}") for e in Engine)
-        loaded = Array(Signal(slots + 1, name=f"loaded_{e.name.lower()}") for e in Engine)
-        queued, want, idle = Signal(count), Signal(count), Signal(count)
+        depth = self.config.queue_depth
+        bits = (depth - 1).bit_length()
+        write, lookup, count = self.write, self.lookup, len(Engine)
 
-        # A slot is read only after it was handed over and written only after it was read, so that
-        # no address is read and written in one cycle.
-        memory: Any = Memory(shape=32, depth=8 * WORDS << slots, init=[], attrs={"no_rw_check": 1})
+        # A slot is read only after it was handed over and written only after its instruction is
+        # complete, so that no address is read and written in one cycle.
+        memory: Any = Memory(
+            shape=32, depth=REGIONS * depth * WORDS, init=[], attrs={"no_rw_check": 1}
+        )
         m.submodules.memory = memory
-        write_port = memory.write_port()
-        read_port = memory.read_port()
+        words, read = memory.write_port(), memory.read_port()
 
-        def address(engine: Value, slot: Value, index: Value) -> Value:
-            return Mux(
-                index[-1],
-                Cat(engine, slot[:slots], Const(7, 3)),
-                Cat(index[:3], slot[:slots], engine),
-            )
+        # For each engine, the slot that is filled next and the one that is loaded next: small RAMs,
+        # each twice, for the writer and the loader look at them at their own pace.
+        names = ("filled_here", "loaded_there", "filled_there", "loaded_here")
+        pointers: dict[str, Any] = {
+            name: Memory(shape=bits, depth=REGIONS, init=[]) for name in names
+        }
+        for name, pointer in pointers.items():
+            m.submodules[name] = pointer
+        ports = {n: (p.write_port(), p.read_port(domain="comb")) for n, p in pointers.items()}
+        engine, visited = Signal(3), Signal(3)
+        for name, (_, port) in ports.items():
+            m.d.comb += port.addr.eq(write.engine if name.endswith("_here") else visited)
 
-        write = self.write
-        write_slot = Signal(slots + 1)
+        # The writer's side ("here").
+        slot = ports["filled_here"][1].data
         m.d.comb += [
-            write_slot.eq(filled[write.engine]),
-            write_port.en.eq(write.enable),
-            write_port.addr.eq(address(write.engine, write_slot, write.index)),
-            write_port.data.eq(write.data),
+            words.en.eq(write.enable),
+            words.addr.eq(Cat(write.index, slot, write.engine)),
+            words.data.eq(write.data),
         ]
-        m.d.sync += write.full.eq((write_slot ^ loaded[write.engine]) == self.depth)
-        with m.If(write.enable & (write.index == PC_INDEX)):
-            m.d.sync += filled[write.engine].eq(write_slot + 1)
+        after = Signal(bits)
+        m.d.comb += after.eq(slot + HELD)
+        m.d.sync += write.full.eq(after == ports["loaded_here"][1].data)
+        for name in ("filled_here", "filled_there"):
+            port = ports[name][0]
+            m.d.comb += [
+                port.en.eq(write.enable & write.index.all()),
+                port.addr.eq(write.engine),
+                port.data.eq(slot + 1),
+            ]
 
-        engine, index, busy = Signal(3), Signal(4), Signal()
-        read_slot = Signal(slots + 1)
-        # The word is in the RAM's output after one cycle and in `word` after two.
-        word = Signal(32, reset_less=True)
-        read1, read2 = Signal(), Signal()
-        index1, index2 = Signal(4), Signal(4)
+        # The loader's side ("there"): it looks at queue after queue, then reads one's words.
+        want, behind, idle = Signal(count), Signal(count), Signal(count)
+        clearing = Signal(init=1)
+        queued, wanted, begin, look, looking = (Signal(name=n) for n in _LOADER_SIGNALS)
+        reading, index, number = Signal(), Signal(3), Signal(bits, reset_less=True)
+        late, resting = Signal(2 + BLAME_DELAY), Signal()
+        filled, loaded = ports["filled_there"][1].data, ports["loaded_there"][1].data
+        moved = Signal(bits)
         m.d.comb += [
-            read_slot.eq(loaded[engine]),
-            read_port.en.eq(busy),
-            read_port.addr.eq(address(engine, read_slot, index)),
+            resting.eq(~(reading | late.any())),
+            begin.eq(queued & wanted & ~lookup.want),
+            look.eq(resting & ~begin & lookup.want & ~looking & (engine == lookup.engine)),
+        ]
+        m.d.sync += [late.eq(Cat(reading, late)), queued.eq(0)]
+        with m.If(begin | look):
+            m.d.sync += [reading.eq(1), index.eq(0)]
+        with m.Elif(reading):
+            m.d.sync += [reading.eq(~index.all()), index.eq(index + 1)]
+        with m.If(look):
+            m.d.sync += [looking.eq(1), number.eq(moved)]
+        with m.Elif(resting & ~begin):
+            m.d.sync += [
+                visited.eq(visited + 1),
+                engine.eq(visited),
+                number.eq(loaded),
+                queued.eq((filled != loaded) & ~clearing),
+                wanted.eq(want.bit_select(visited, 1)),
+            ]
+            with m.If(visited.all()):
+                m.d.sync += clearing.eq(0)
+
+        # A word is in the RAM's output after one cycle and in `word` after two.
+        word, last = Signal(32, reset_less=True), Signal(1 + BLAME_DELAY)
+        place = [Signal(3, name=f"place_{i}", reset_less=True) for i in range(2)]
+        m.d.comb += [
+            read.en.eq(reading),
+            read.addr.eq(Cat(index, number, engine)),
+            last[0].eq(late[1] & place[1].all() & ~looking),
         ]
         m.d.sync += [
-            Cat(read1, read2).eq(Cat(busy, read1)),
-            Cat(index1, index2).eq(Cat(index, index1)),
-            word.eq(read_port.data),
+            place[0].eq(index),
+            place[1].eq(place[0]),
+            word.eq(read.data),
+            last[1:].eq(last),
         ]
-        loading = Signal()
-        m.d.comb += loading.eq(busy | read1 | read2)
-        with m.If(busy):
-            m.d.sync += index.eq(index + 1)
-            with m.If(index == PC_INDEX):
-                m.d.sync += [busy.eq(0), index.eq(0), loaded[engine].eq(read_slot + 1)]
-        with m.If(~loading):
-            m.d.sync += busy.eq((queued & want).any())
-            for i in reversed(range(count)):
-                with m.If(queued[i] & want[i]):
-                    m.d.sync += engine.eq(i)
+        for name in ("loaded_here", "loaded_there"):
+            port = ports[name][0]
+            m.d.comb += [
+                port.en.eq(clearing | last[-1]),
+                port.addr.eq(Mux(clearing, visited, engine)),
+                port.data.eq(Mux(clearing, filled, moved)),
+            ]
+
+        # What the lookup reads: the instruction loaded last, or the one before. That is decided
+        # from the past, in which the loaded slots are, too.
+        past = [behind, *(Signal(count, name=f"behind_{i}") for i in range(BLAME_DELAY))]
+        for old, new in pairwise(past):
+            with m.If(~lookup.want):
+                m.d.sync += new.eq(old)
+        before = Signal()
+        m.d.comb += before.eq(past[-1].bit_select(engine, 1))
+        m.d.comb += moved.eq(
+            number + Mux(lookup.want, Cat(~before, Const(-1, bits - 1)), Const(1, bits))
+        )
+        low, high = Signal(NUMBER_LOW, reset_less=True), Signal(NUMBER_HIGH, reset_less=True)
+        for i, part in enumerate((low, high)):
+            with m.If(looking & late[1] & (place[1] == i)):
+                m.d.sync += part.eq(unpack_number(i, word))
+        m.d.comb += [
+            lookup.pc.eq(Cat(Const(0, INSTRUCTION_BYTES.bit_length() - 1), low, high)),
+            lookup.found.eq(looking & resting),
+        ]
 
         for e in Engine:
-            front = FrontEnd(e)
+            front = FrontEnd(e, prefetch=self.config.prefetch or e == Engine.ARRAY)
             m.submodules[f"front_{e.name.lower()}"] = front
+            m.d.sync += front.load.select.eq(late[0] & ~looking & (engine == e))
             m.d.comb += [
-                queued[e].eq(filled[e] != loaded[e]),
                 want[e].eq(front.load.want),
-                front.load.enable.eq(read2 & (engine == e)),
-                front.load.index.eq(index2),
+                front.load.index.eq(place[1]),
+                front.load.last.eq(place[1].all()),
                 front.load.word.eq(word),
                 self.waiting[e].eq(front.waiting),
                 self.active[e].eq(front.active),
                 self.completed[e].eq(front.completed),
                 self.pc[e].eq(front.pc),
+                behind[e].eq(front.behind),
                 idle[e].eq(front.idle),
             ]
             wiring.connect(m, front.instructions, wiring.flipped(getattr(self, e.name.lower())))
             if e in SYNC_ENGINES:
                 wiring.connect(m, front.semaphores, wiring.flipped(self.semaphores[e]))
-        m.d.comb += self.empty.eq(~queued.any() & ~loading & idle.all())
+        m.d.sync += self.empty.eq(resting & ~queued & ~clearing & idle.all())
         return m

@@ -4,6 +4,9 @@ Rules for every stream: `valid` never waits for `ready`; the payload stays until
 `ready` never depends combinationally on `valid`.
 """
 
+from functools import reduce
+from operator import or_
+
 from amaranth import unsigned
 from amaranth.hdl import Shape
 from amaranth.lib import data, stream
@@ -87,14 +90,19 @@ class DramWrite(Signature):
         )
 
 
+_DONE_BEFORE = ("wait", "signal", "sample", "_offset", "_dynamic")
+
+
 def instruction_layout(engine: Engine) -> data.Layout:
-    """What an engine sees of its instructions: all fields of all formats that go to it, at their
-    place in the 256 bits, so that fields of different formats may overlap; and no others."""
+    """What an engine sees of its instructions: the fields of all formats that go to it, at their
+    place in the 256 bits, so that fields of different formats may overlap; but not what is done
+    before it gets them, the tokens and the cutting of sizes."""
     members: dict[str | int, data.Field] = {}
     for form in FORMATS.values():
         if engine in form.engines:
             for field in form.fields:
-                members[field.name] = data.Field(field.width, 32 * field.word + field.low)
+                if not field.name.endswith(_DONE_BEFORE):
+                    members[field.name] = data.Field(field.width, 32 * field.word + field.low)
     return data.FlexibleLayout(256, members)
 
 
@@ -107,7 +115,14 @@ ENGINE_WORDS: dict[Engine, tuple[int, ...]] = {
     Engine.VECTOR: (0, 1, 2, 3, 4, 5, 6, 7),
     Engine.ARRAY: (0, 1, 2, 3),
 }
-"""The words of an instruction that an engine keeps; the bits of the others read 0."""
+"""The words of an instruction that an engine's front end keeps."""
+
+
+def instruction_bits(engine: Engine) -> int:
+    """The bits of `instruction_layout(engine)` that an engine gets; the others read 0."""
+    words = sum(0xFFFFFFFF << 32 * word for word in ENGINE_WORDS[engine])
+    fields = dict(instruction_layout(engine)).values()
+    return words & reduce(or_, ((1 << field.width) - 1 << field.offset for field in fields))
 
 
 class InstructionPort(Signature):
@@ -117,7 +132,8 @@ class InstructionPort(Signature):
     The payload (`instruction_layout(engine)`) stays from `valid` until the engine answers with one
     cycle of `ready`, when everything the instruction does is done: its last write was taken, its
     last read has arrived. Semaphores were awaited before `valid` and are signalled after `ready`.
-    ARRAY may find its next instruction in the cycle after `ready`, the others some cycles later.
+    ARRAY may find its next instruction in the cycle after `ready`, the others from the second one
+    on.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -128,10 +144,10 @@ class SemaphorePort(Signature):
     """Between an engine's front end and the semaphores, seen from the front end.
 
     While `wait_valid`, the engine wants one token of every engine in `wait_mask`; `wait_ready` is 1
-    in the cycle in which all of them are taken together. While `signal_valid`, it gives one token
-    to every engine in `signal_mask`; `signal_ready` is 1 in the cycle in which all are given
-    (a counter at SEMAPHORE_MAX makes it wait). Both readies come from registers, at the earliest in
-    the cycle after their valid.
+    in one cycle once all of them are taken together. While `signal_valid`, it hands in
+    `signal_mask`, to give one token to every engine in it; that happens in the cycle of
+    `signal_ready`, once all that were handed in before are given (a counter at SEMAPHORE_MAX makes
+    them wait).
     """
 
     def __init__(self) -> None:

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from amaranth.hdl import Array, Module, Mux, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.dispatcher import Dispatcher
-from gateformer.hw.instruction_queue import QueueWrite
+from gateformer.hw.instruction_queue import VISITS, QueueLookup, QueueWrite
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SAMPLE_BITS, Engine
 from gateformer.spec.registers import ErrorCode
 
-REST = 6
-"""Cycles from the last completion to `done`: local memory reports errors of the last accesses late,
-and those must not go under."""
+REST = VISITS + 6
+"""Cycles for which the queues must have been empty: they are looked at in turns, and local memory
+reports errors of the last accesses late."""
 
 
 class Sequencer(wiring.Component):
@@ -28,11 +28,12 @@ class Sequencer(wiring.Component):
 
     `stop`, a pulse of `local_error` (of engine `local_engine`) or of `dma_error`, an illegal
     instruction, an instruction that is `missing`, and watchdog_cycles without `progress` or
-    dispatch end it with `error`, `code`, `engine` and `error_pc`, all set two cycles later. A
-    watchdog names the first engine that is `waiting` for tokens, else the first `active` one, else
-    (like an error of the dispatcher and a stop) the instruction being dispatched, with engine 0.
-    `abort` is 1 from the end of a program to the `restart` of the next; after an error, `flush` is
-    1 once more as soon as `quiet`. `stop` without a program clears `error`.
+    dispatch end it with `error`, `code`, `engine` and `error_pc`, two cycles later, or some thirty
+    where the queues must `lookup` the instruction. A watchdog names the first engine that is
+    `waiting` for tokens, else the first `active` one, else (like an error of the dispatcher and a
+    stop) the instruction being dispatched, with engine 0. Without `error`, `error_pc` means
+    nothing. `abort` is 1 from the end of a program to the `restart` of the next; after an error,
+    `flush` is 1 once more as soon as `quiet`. `stop` without a program clears `error`.
     """
 
     start: Signal
@@ -49,9 +50,9 @@ class Sequencer(wiring.Component):
     missing: Signal
     restart: Signal
     queue: Any
+    lookup: Any
     waiting: Signal
     active: Signal
-    pc: Any
     empty: Signal
     local_error: Signal
     local_engine: Signal
@@ -80,9 +81,9 @@ class Sequencer(wiring.Component):
                 "missing": In(1),
                 "restart": Out(1),
                 "queue": Out(QueueWrite()),
+                "lookup": Out(QueueLookup()),
                 "waiting": In(engines),
                 "active": In(engines),
-                "pc": In(24).array(engines),
                 "empty": In(1),
                 "local_error": In(1),
                 "local_engine": In(3),
@@ -136,7 +137,7 @@ class Sequencer(wiring.Component):
             m.d.sync += code.eq(ErrorCode.DRAM_ADDRESS)
         with m.Elif(self.running & expired):
             m.d.sync += code.eq(ErrorCode.WATCHDOG)
-            with m.If(stuck):
+            with m.If(working & stuck):
                 m.d.sync += [of_engine.eq(1), engine.eq(suspect)]
         m.d.comb += failed.eq(code != ErrorCode.NONE)
 
@@ -144,6 +145,14 @@ class Sequencer(wiring.Component):
         rested = resting == REST - 1
         m.d.sync += at_rest.eq(dispatcher.halted & self.empty)
 
+        # An instruction at an engine is looked up before the program ends.
+        asked = Signal()
+        ends = Signal()
+        m.d.comb += [
+            ends.eq(self.running & failed & ~self.lookup.want),
+            self.lookup.engine.eq(self.engine),
+            self.error_pc.eq(Mux(asked, self.lookup.pc, dispatcher.pc)),
+        ]
         m.d.sync += [self.flush.eq(0), resting.eq(0)]
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
@@ -171,24 +180,31 @@ class Sequencer(wiring.Component):
                     m.d.sync += resting.eq(resting + 1)
                 with m.If(failed):
                     m.next = "DRAIN"
+                    with m.If(of_engine):
+                        m.next = "LOOKUP"
                 with m.Elif(rested):
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
+            with m.State("LOOKUP"):
+                m.d.comb += [self.running.eq(1), self.lookup.want.eq(1)]
+                with m.If(self.lookup.found):
+                    m.d.sync += self.error.eq(1)
+                    m.next = "DRAIN"
             with m.State("DRAIN"):
+                m.d.comb += self.lookup.want.eq(1)
                 with m.If(self.start):
                     m.next = "PREPARE"
                 with m.Elif(self.quiet):
                     m.d.sync += self.flush.eq(1)
                     m.next = "IDLE"
 
-        with m.If(self.running & failed):
-            m.d.sync += [self.error.eq(1), self.code.eq(code), self.engine.eq(engine)]
-            m.d.sync += self.error_pc.eq(Mux(of_engine, Array(self.pc)[engine], dispatcher.pc))
+        with m.If(ends):
+            m.d.sync += [self.code.eq(code), self.engine.eq(engine), asked.eq(of_engine)]
+            m.d.sync += self.error.eq(~of_engine)
         with m.Elif(~self.running & (self.start | self.stop)):
             m.d.sync += [self.error.eq(0), self.code.eq(ErrorCode.NONE), self.engine.eq(0)]
-            m.d.sync += self.error_pc.eq(0)
             with m.If(self.start):
-                m.d.sync += self.done.eq(0)
+                m.d.sync += [self.done.eq(0), asked.eq(0)]
         return m
 
     def _watchdog(self, m: Module, queue_write: Signal) -> Signal:

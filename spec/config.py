@@ -75,7 +75,10 @@ class AcceleratorConfig:
     samples: int = 1
     """Most samples of one batch, each with a runtime length of its own."""
     queue_depth: int = 8
-    """Instructions that wait in front of each engine."""
+    """Instructions that each engine may have in hand: one or two at the engine, the others wait."""
+    prefetch: bool = True
+    """Whether every engine, not only the array, holds its next instruction while it runs one: more
+    flip-flops in place of some twenty cycles between two instructions of an engine."""
     watchdog_cycles: int = 1 << 20
     """Cycles without any progress after which the sequencer stops with an error."""
     family: Literal["generic", "ecp5", "ice40"] = "generic"
@@ -211,8 +214,8 @@ class AcceleratorConfig:
             "name their sample in 4 bits",
         )
         need(
-            _power_of_two(self.queue_depth) and 2 <= self.queue_depth <= 64,
-            f"queue_depth is {self.queue_depth}: a power of two from 2 to 64",
+            _power_of_two(self.queue_depth) and 4 <= self.queue_depth <= 64,
+            f"queue_depth is {self.queue_depth}: a power of two from 4 to 64",
         )
         need(
             256 <= self.watchdog_cycles < 1 << 31,

@@ -20,6 +20,7 @@ TINY = AcceleratorConfig(
     softmax_length=128,
     norm_length=128,
     queue_depth=4,
+    prefetch=False,
     family="ice40",
 )
 """16 MACs for the iCE40 UP5K: its eight multipliers, two 8x8 products each, its SPRAM."""

@@ -11,12 +11,11 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import make_rng, start, wait_until
 
 from gateformer.hw.dispatcher import legal_opcodes, size_limits
-from gateformer.hw.interfaces import ENGINE_WORDS
+from gateformer.hw.interfaces import instruction_bits
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import (
     FORMATS,
     SAMPLE_BITS,
-    SIZE_WORDS,
     SYNC_ENGINES,
     WORDS,
     Engine,
@@ -29,7 +28,6 @@ from gateformer.spec.isa import (
 from gateformer.spec.registers import ErrorCode
 
 CONFIG = AcceleratorConfig.from_dict(json.loads(os.environ["CONFIG"]))
-OFFSET_BITS = sum(0xFFF000 << 32 * word for word in SIZE_WORDS)
 
 
 def clipped(one: Instruction, word: int, limit: int) -> Instruction:
@@ -89,10 +87,8 @@ def add_tokens(rng: random.Random, program: list[Instruction]) -> list[Instructi
 
 
 def payload(one: Instruction, engine: Engine) -> int:
-    """The 256 bits that an engine gets, without the offsets, which it has no use for."""
-    words = one.encode()
-    value = sum(int(words[i]) << 32 * i for i in ENGINE_WORDS[engine])
-    return value & ~OFFSET_BITS
+    """The 256 bits that an engine gets."""
+    return int.from_bytes(one.encode().tobytes(), "little") & instruction_bits(engine)
 
 
 class Bench:
@@ -175,7 +171,7 @@ class Bench:
                 assert busy is None, f"{e.name}: valid withdrawn"
                 idle += 1
                 continue
-            now = (int(pc.value), int(data.value) & ~OFFSET_BITS)
+            now = (int(pc.value), int(data.value))
             if busy is None:
                 self.started[e].append(now)
                 self.events.append(("start", e, now[0]))
@@ -442,7 +438,7 @@ async def engine_errors(dut: Any) -> None:
             dut.local_engine.value = int(engine)
             await bench.pulse("local_error")
             code = ErrorCode.LOCAL_ADDRESS
-        await FallingEdge(dut.clk)
+        await wait_until(dut, lambda: not int(dut.running.value), 40)
         bench.check_error(code, engine, pc)
         flushes = bench.flushes
         for _ in range(50):
@@ -476,7 +472,7 @@ async def watchdog(dut: Any) -> None:
     assert int(dut.running.value)
     dut.progress.value = 0
     cycles = await wait_until(dut, lambda: not int(dut.running.value))
-    assert 0 <= cycles - CONFIG.watchdog_cycles <= 4
+    assert 0 <= cycles - CONFIG.watchdog_cycles <= 44
     bench.check_error(ErrorCode.WATCHDOG, Engine.EPILOGUE, 32)
     await recovered(bench)
 

@@ -3,15 +3,19 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from gateformer.hw.instruction_queue import InstructionQueues
 from gateformer.sim.bench import run_bench
 from gateformer.spec.configs import TINY
 
 
-def test_instruction_queues(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_instruction_queues(prefetch: bool, tmp_path: Path) -> None:
+    config = TINY.replace(prefetch=prefetch)
     run_bench(
-        InstructionQueues(TINY),
+        InstructionQueues(config),
         str(Path(__file__).with_name("bench_instruction_queue.py")),
         tmp_path / "b",
-        environment={"CONFIG": json.dumps(TINY.as_dict())},
+        environment={"CONFIG": json.dumps(config.as_dict())},
     )

@@ -58,11 +58,12 @@ class ControlPath(wiring.Component):
         for e in Engine:
             name = e.name.lower()
             wiring.connect(m, getattr(queues, name), wiring.flipped(getattr(self, name)))
-            m.d.comb += [self.pc[e].eq(queues.pc[e]), sequencer.pc[e].eq(queues.pc[e])]
+            m.d.comb += self.pc[e].eq(queues.pc[e])
         for e in SYNC_ENGINES:
             wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
         wiring.connect(m, fetch.words, sequencer.words)
         wiring.connect(m, sequencer.queue, queues.write)
+        wiring.connect(m, sequencer.lookup, queues.lookup)
         wiring.connect(m, fetch.dram_read, wiring.flipped(self.dram_read))
         m.submodules.lengths = lengths = RuntimeLengths(self.config)
         for name in LENGTHS:
@@ -75,7 +76,8 @@ class ControlPath(wiring.Component):
             m.d.comb += getattr(sequencer, name).eq(getattr(self, name))
         for name in STATUS:
             m.d.comb += getattr(self, name).eq(getattr(sequencer, name))
-        for name in ("waiting", "active", "empty"):
+        m.d.comb += sequencer.empty.eq(queues.empty & semaphores.idle)
+        for name in ("waiting", "active"):
             m.d.comb += getattr(sequencer, name).eq(getattr(queues, name))
         for name in ("program", "window_base", "window_size"):
             m.d.comb += getattr(fetch, name).eq(getattr(self, name))
@@ -92,7 +94,7 @@ class ControlPath(wiring.Component):
 @pytest.mark.parametrize(
     "config",
     [
-        TINY.replace(queue_depth=2, watchdog_cycles=3000, gelu="polynomial", dram="readonly"),
+        TINY.replace(queue_depth=4, watchdog_cycles=3000, gelu="polynomial", dram="readonly"),
         SMALL.replace(queue_depth=8, watchdog_cycles=3000, bus_bytes=8),
     ],
     ids=["tiny", "small"],
