@@ -23,7 +23,7 @@ class Row:
     """One work. changes: of the named config's parameters. utilization: the share of the cycles in
     which the array is busy with the model's own products; bound: the most that any schedule could
     reach, which takes bound_cycles; goal: the least that is wanted. model_cycles: what the cycle
-    model predicts."""
+    model predicts. dram_bytes: what moved over the bus, instructions included."""
 
     work: str
     config: str
@@ -35,6 +35,7 @@ class Row:
     bound_cycles: int
     model_cycles: int
     goal: float
+    dram_bytes: int
 
     @property
     def met(self) -> bool:
@@ -58,10 +59,15 @@ def measure(work: Work, note: Note) -> Row:
     lengths = model.host().encode(prepared.samples, None).lengths
     predicted = predict_cycles(config, model.image.at_lengths(lengths))
     note(f"{work.name}: simulating")
-    (run,) = simulate(model, prepared.samples, progress=lambda text: note(f"{work.name}: {text}"))
+    (run,) = simulate(
+        model,
+        prepared.samples,
+        record=True,
+        progress=lambda text: note(f"{work.name}: {text}"),
+    )
     if not run.bit_exact:
         raise RunError(f"{work.name}: the RTL differs from the golden model")
-    assert run.cycles is not None
+    assert run.cycles is not None and run.recording is not None
     limit = bound(config, model.image).cycles
     possible = utilization(config, run.macs, limit)
     return Row(
@@ -75,6 +81,7 @@ def measure(work: Work, note: Note) -> Row:
         bound_cycles=limit,
         model_cycles=predicted,
         goal=work.goal * possible if work.of_bound else work.goal,
+        dram_bytes=run.recording.timeline.dram_beats * config.bus_bytes,
     )
 
 
