@@ -1,11 +1,12 @@
 """How many cycles a program takes at least, whatever its schedule, and why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateformer.compiler.layout import words_of
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.dram import SDRAM, DramTiming
-from gateformer.spec.image import ProgramImage
+from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Instruction, Opcode
 
 
@@ -37,22 +38,22 @@ class Bound:
         return max(self.array + self.first_load + self.last_store, self.dram)
 
 
-def bound(config: AcceleratorConfig, image: ProgramImage, timing: DramTiming = SDRAM) -> Bound:
-    """The bound of a program at its full length."""
-    products = -(-image.model_macs // config.macs)
-    gemms = [i for i in image.instructions if i.opcode is Opcode.GEMM]
+def bound(
+    config: AcceleratorConfig,
+    image: ProgramImage,
+    timing: DramTiming = SDRAM,
+    lengths: Sequence[int] | None = None,
+) -> Bound:
+    """The bound of a program. lengths: how many tokens of every sample count, all where None."""
+    if lengths is None:
+        lengths = [image.tokens or 1] * image.samples
+    products = -(-image.macs(lengths) // config.macs)
+    gemms = [i for i in image.at_lengths(lengths) if i.opcode is Opcode.GEMM]
     array = sum(array_cycles(config, i) for i in gemms)
     first = last = moved = 0
     if config.dram != "none":
-        moved = (
-            len(image.data)
-            + sum(
-                d.rows * words_of(d.cols, 2 if d.kind == "int16" else 1, config.word_bytes)
-                for d in (*image.inputs, *image.outputs)
-                if d.space == "dram"
-            )
-            * config.word_bytes
-        )
+        passing = [d for d in (*image.inputs, *image.outputs) if d.space == "dram"]
+        moved = len(image.data) + sum(_bytes(config, image, d, lengths) for d in passing)
     if gemms and config.dram != "none":
         k_bytes = words_of(gemms[0]["k"], 1, config.word_bytes) * config.word_bytes
         operands = min(config.rows, gemms[0]["m"]) + min(config.cols, gemms[0]["n"])
@@ -60,6 +61,16 @@ def bound(config: AcceleratorConfig, image: ProgramImage, timing: DramTiming = S
         size = config.rows * config.cols
         last = -(-size // config.epilogue_lanes) + size // config.bus_bytes
     return Bound(products, array - products, first, last, transfer_cycles(config, moved, timing))
+
+
+def _bytes(
+    config: AcceleratorConfig, image: ProgramImage, d: Descriptor, lengths: Sequence[int]
+) -> int:
+    """Of an input or output, what is moved at these lengths at least."""
+    row = words_of(d.cols, 2 if d.kind == "int16" else 1, config.word_bytes) * config.word_bytes
+    if image.tokens is None or (d.row_token is None and not d.col_tokens):
+        return d.rows * row
+    return d.rows * row * sum(lengths) // (image.tokens * image.samples)
 
 
 def array_cycles(config: AcceleratorConfig, gemm: Instruction) -> int:

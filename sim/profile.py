@@ -175,22 +175,25 @@ def profile_model(
     Raises what `simulate` raises, RunError too when the RTL differs from the golden model.
     """
     first = samples[: model.image.samples]
+    lengths = model.host().encode(first, None).lengths
     if engine == "model":
-        lengths = model.host().encode(first, None).lengths
         recording = predicted(model.config, model.image.at_lengths(lengths))
-        return profile(model, recording, model.image.macs(lengths[: len(first)]))
+        return profile(model, recording, model.image.macs(lengths[: len(first)]), lengths)
     (run,) = simulate(model, first, build=build, record=True, progress=progress)
     if not run.bit_exact:
         raise RunError(
             "the RTL's results differ from the golden model's: its profile means nothing"
         )
     assert run.recording is not None
-    return profile(model, run.recording, run.macs)
+    return profile(model, run.recording, run.macs, lengths)
 
 
-def profile(model: CompiledModel, recording: Recording, macs: int) -> Profile:
-    """Sums up a run. macs: of the model's own products in this run. Raises ImageError for a folder
-    that does not name its layers."""
+def profile(
+    model: CompiledModel, recording: Recording, macs: int, lengths: Sequence[int] | None = None
+) -> Profile:
+    """Sums up a run. macs: of the model's own products in this run. lengths: how many tokens of
+    every sample counted, all where None. Raises ImageError for a folder that does not name its
+    layers."""
     config, timeline, program = model.config, recording.timeline, recording.program
     if model.layers is None:
         raise ImageError("the compiled model does not name its layers: compile it again")
@@ -212,7 +215,7 @@ def profile(model: CompiledModel, recording: Recording, macs: int) -> Profile:
                 last = span.end
             layer.start = min(layer.start, span.start) if layer.end else span.start
             layer.end = max(layer.end, span.end)
-    limit = bound(config, model.image)
+    limit = bound(config, model.image, lengths=lengths)
     return Profile(config, recording, macs, limit, engines, layers, owners)
 
 

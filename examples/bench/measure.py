@@ -68,7 +68,7 @@ def measure(work: Work, note: Note) -> Row:
     if not run.bit_exact:
         raise RunError(f"{work.name}: the RTL differs from the golden model")
     assert run.cycles is not None and run.recording is not None
-    limit = bound(config, model.image).cycles
+    limit = bound(config, model.image, lengths=lengths).cycles
     possible = utilization(config, run.macs, limit)
     return Row(
         work=work.title,
