@@ -15,6 +15,7 @@ from gateformer.hw.verilog import to_verilog
 from gateformer.sim import verilator
 from gateformer.sim.golden_program import WRITERS
 from gateformer.sim.top import DRAM_BYTES, SimulationTop
+from gateformer.sim.verilog_cache import verilog_digest
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import RunError, ToolError
 from gateformer.spec.isa import Engine
@@ -43,10 +44,10 @@ def build(
     What is already built from the same sources is used again. Raises ToolError if a tool fails.
     """
     progress("generating Verilog")
-    verilog = _verilog(config)
+    verilog = verilog_digest(config, directory, _verilog)
     sources = [_FOLDER / "harness.cpp", _FOLDER / "dram_storage.v"]
     headers = [_FOLDER / "profiler.h", *sorted((_FOLDER / "fst").glob("*.h"))]
-    key = hashlib.sha256(verilog.encode() + bytes([trace]))
+    key = hashlib.sha256(verilog + bytes([trace]))
     for source in [*sources, *headers]:
         key.update(source.read_bytes())
     folder = directory.resolve() / f"{config.name}-{key.hexdigest()[:16]}"
@@ -57,7 +58,7 @@ def build(
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            (folder / f"{_TOP}.v").write_text(verilog)
+            (folder / f"{_TOP}.v").write_text(_verilog(config))
             progress("compiling with Verilator")
             _compile(config, folder, sources, trace=trace)
     return program
