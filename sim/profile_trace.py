@@ -8,6 +8,9 @@ from gateformer.sim.recording import WINDOW
 from gateformer.spec.isa import Engine
 
 PROCESS = 1
+TRACK = 10
+"""Thread number of engine 0: viewers take 0 for idleness and the process's number for its main
+thread."""
 DRAM_TRACK = "DRAM bytes a cycle"
 
 
@@ -26,10 +29,10 @@ def trace(profile: Profile) -> dict[str, Any]:
 
 
 def _tracks(profile: Profile) -> Iterator[dict[str, Any]]:
-    yield _metadata("process_name", 0, name=f"gateformer {profile.config.name}")
+    yield _metadata("process_name", TRACK, name=f"gateformer {profile.config.name}")
     for place, engine in enumerate((Engine.ARRAY, *list(Engine)[:-1])):
-        yield _metadata("thread_name", engine, name=engine.name)
-        yield _metadata("thread_sort_index", engine, sort_index=place)
+        yield _metadata("thread_name", TRACK + engine, name=engine.name)
+        yield _metadata("thread_sort_index", TRACK + engine, sort_index=place)
 
 
 def _metadata(kind: str, thread: int, **arguments: Any) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def _slices(profile: Profile) -> Iterator[dict[str, Any]]:
         yield {
             "ph": "X",
             "pid": PROCESS,
-            "tid": int(span.engine),
+            "tid": TRACK + span.engine,
             "ts": span.start,
             "dur": span.end - span.start,
             "name": f"{layer} {opcode}",

@@ -67,11 +67,11 @@ def test_trace(work, engine):
     events = json.loads((work / engine / "trace.json").read_text())["traceEvents"]
     answer = json.loads((work / f"{engine}.json").read_text())
     model = CompiledModel.load(work / "digits")
-    names = {e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    assert names == {engine.name for engine in Engine}
+    tracks = {e["args"]["name"]: e["tid"] for e in events if e["name"] == "thread_name"}
+    assert set(tracks) == {engine.name for engine in Engine}
     layers = {layer["name"] for layer in answer["layers"]} | {"end"}
     for e in Engine:
-        slices = [x for x in events if x["ph"] == "X" and x["tid"] == e]
+        slices = [x for x in events if x["ph"] == "X" and x["tid"] == tracks[e.name]]
         expected = [i for i in model.image.instructions if e in FORMATS[i.opcode].engines]
         assert [x["cat"] for x in slices] == [i.opcode.name for i in expected]
         assert {x["args"]["layer"] for x in slices} <= layers
