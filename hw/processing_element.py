@@ -1,16 +1,20 @@
 """One element of the systolic array: a dot product of `lanes` pairs and its accumulator."""
 
+from typing import Any
+
 from amaranth import Module, Mux, Shape, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.adder import add_signed
+from gateformer.hw.primitives.lut_multiplier import LutMultiplier
 from gateformer.hw.primitives.multiplier import Multiplier
+from gateformer.hw.primitives.multiplier_pair import MultiplierPair
 from gateformer.spec.config import AcceleratorConfig
 
 OPERAND = signed(8)
 CONTROLS = data.StructLayout({"accumulate": 1, "clear": 1, "discard": 1})
-RESET_CONTROLS = {"accumulate": 0, "clear": 1, "discard": 1}
+RESET_CONTROLS: Any = {"accumulate": 0, "clear": 1, "discard": 1}
 
 
 def operands_layout(lanes: int) -> data.ArrayLayout:
@@ -18,15 +22,16 @@ def operands_layout(lanes: int) -> data.ArrayLayout:
     return data.ArrayLayout(OPERAND, lanes)
 
 
-def accumulate_latency(lanes: int) -> int:
+def accumulate_latency(config: AcceleratorConfig) -> int:
     """Cycles from operands to the accumulator's input: multiplier and adder tree."""
-    return Multiplier.LATENCY + (lanes - 1).bit_length()
+    product = LutMultiplier.LATENCY if config.lut_multipliers else Multiplier.LATENCY
+    return product + (config.lanes - 1).bit_length()
 
 
 class ProcessingElement(Component):
     """Multiplies `lanes` pairs in every cycle, adds them up and accumulates.
 
-    `a` and `b` leave on `a_next` and `b_next` one cycle later. accumulate_latency(lanes) cycles
+    `a` and `b` leave on `a_next` and `b_next` one cycle later. accumulate_latency(config) cycles
     after the operands of a step, `controls.accumulate` is 1. For the last step of a tile, `clear`
     is 1 and `discard` 0: the tile's sum then is `result` for one cycle, the next, and the
     accumulator is cleared. `result` is 0 in all other cycles, so that those of several elements can
@@ -63,8 +68,8 @@ class ProcessingElement(Component):
         m = Module()
         config = self.config
 
-        a_hop = Signal.like(self.a, reset_less=True)
-        b_hop = Signal.like(self.b, reset_less=True)
+        a_hop: Any = Signal.like(self.a, reset_less=True)
+        b_hop: Any = Signal.like(self.b, reset_less=True)
         controls_hop = Signal(CONTROLS, init=RESET_CONTROLS)
         m.d.sync += [a_hop.eq(self.a), b_hop.eq(self.b), controls_hop.eq(self.controls)]
         m.d.comb += [
@@ -73,12 +78,28 @@ class ProcessingElement(Component):
             self.controls_next.eq(controls_hop),
         ]
 
-        terms: list[Signal] = []
-        for lane in range(config.lanes):
-            multiplier = Multiplier(OPERAND, OPERAND, config.family)
-            m.submodules[f"multiplier_{lane}"] = multiplier
-            m.d.comb += [multiplier.a.eq(self.a[lane]), multiplier.b.eq(self.b[lane])]
-            terms.append(multiplier.p)
+        # A product of LUTs takes a cycle more: beside such, multipliers take the operands that hop.
+        late = config.lut_multipliers > 0
+        hard = config.lanes - config.lut_multipliers
+        a, b = (a_hop, b_hop) if late else (self.a, self.b)
+        terms: list[Any] = []
+        for lane in range(0, hard - 1, 2):
+            pair: Any = MultiplierPair(config.family)
+            m.submodules[f"multipliers_{lane}"] = pair
+            for i in range(2):
+                m.d.comb += [pair.a[i].eq(a[lane + i]), pair.b[i].eq(b[lane + i])]
+                terms.append(pair.p[i])
+        if hard % 2:
+            m.submodules[f"multiplier_{hard - 1}"] = single = Multiplier(
+                OPERAND, OPERAND, config.family
+            )
+            m.d.comb += [single.a.eq(a[hard - 1]), single.b.eq(b[hard - 1])]
+            terms.append(single.p)
+        for lane in range(hard, config.lanes):
+            product = LutMultiplier(OPERAND.width, config.family)
+            m.submodules[f"product_{lane}"] = product
+            m.d.comb += [product.a.eq(self.a[lane]), product.b.eq(self.b[lane])]
+            terms.append(product.p)
         level = 0
         while len(terms) > 1:
             level += 1

@@ -58,7 +58,7 @@ class SystolicArray(Component):
     @property
     def latency(self) -> int:
         """Cycles from a last step to the first of its sums."""
-        return accumulate_latency(self.config.lanes) + 1 + _levels(self.config.cols)
+        return accumulate_latency(self.config) + 1 + _levels(self.config.cols)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -72,7 +72,7 @@ class SystolicArray(Component):
             controls.clear.eq(last),
             controls.discard.eq(~last),
         ]
-        for stage in range(accumulate_latency(self.config.lanes)):
+        for stage in range(accumulate_latency(self.config)):
             controls = _delayed(m, controls, f"controls_{stage}")
         ends = ~controls.discard
 

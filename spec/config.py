@@ -36,6 +36,8 @@ class AcceleratorConfig:
     """Columns of processing elements; each holds one row of B (one output column)."""
     lanes: int
     """Products that a processing element adds up in one cycle."""
+    lut_multipliers: int = 0
+    """How many of these are made of LUTs, where the FPGA has no multipliers for all."""
     word_bytes: int = 8
     """Bytes in a word of local memory."""
     local_kib: int
@@ -88,9 +90,10 @@ class AcceleratorConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int or field.type == "int":
+                least = 0 if field.name == "lut_multipliers" else 1
                 self._require(
-                    isinstance(value, int) and not isinstance(value, bool) and value > 0,
-                    f"{field.name} is {value!r}: it must be a whole number of at least 1",
+                    isinstance(value, int) and not isinstance(value, bool) and value >= least,
+                    f"{field.name} is {value!r}: it must be a whole number of at least {least}",
                 )
         self._check_array()
         self._check_memory()
@@ -111,6 +114,11 @@ class AcceleratorConfig:
         need(
             _power_of_two(self.lanes) and self.lanes <= 64,
             f"lanes is {self.lanes}: a power of two up to 64, so that words split into steps",
+        )
+        need(
+            self.lut_multipliers <= self.lanes,
+            f"lut_multipliers {self.lut_multipliers} exceed lanes {self.lanes}: they are some of "
+            "a processing element's products",
         )
         need(
             _power_of_two(self.word_bytes) and 8 <= self.word_bytes <= 64,
@@ -254,8 +262,12 @@ class AcceleratorConfig:
 
     @property
     def hash(self) -> int:
-        """32 bits that name the parameters a program depends on (all but the family)."""
-        record = {k: v for k, v in self.as_dict().items() if k not in ("name", "family")}
+        """32 bits that name the parameters a program depends on (not what it is made of)."""
+        record = {
+            k: v
+            for k, v in self.as_dict().items()
+            if k not in ("name", "family", "lut_multipliers")
+        }
         text = json.dumps(record, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 

@@ -62,7 +62,20 @@ ECP5_85K = AcceleratorConfig(
 )
 """128 MACs for the LFE5U-85F."""
 
-NAMED: dict[str, AcceleratorConfig] = {config.name: config for config in (TINY, SMALL, ECP5_85K)}
+ECP5_85K_256 = ECP5_85K.replace(
+    name="ecp5-85k-256",
+    lanes=16,
+    lut_multipliers=8,
+    word_bytes=16,
+    local_kib=192,
+    b_depth=1536,
+    epilogue_lanes=4,
+)
+"""256 MACs for the LFE5U-85F: half of the products on its multipliers, half in LUTs."""
+
+NAMED: dict[str, AcceleratorConfig] = {
+    config.name: config for config in (TINY, SMALL, ECP5_85K, ECP5_85K_256)
+}
 
 
 def find_config(name_or_file: str) -> AcceleratorConfig:

@@ -8,13 +8,14 @@ from amaranth import Shape
 from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import make_rng, start
 
-from gateformer.hw.primitives.multiplier import Multiplier, product_shape
+from gateformer.hw.primitives.multiplier import product_shape
 
 
 def _shape(text: str) -> Shape:
     return Shape(int(text[1:]), signed=text[0] == "s")
 
 
+LATENCY = int(os.environ["LATENCY"])
 A, B = _shape(os.environ["A"]), _shape(os.environ["B"])
 
 
@@ -37,11 +38,11 @@ async def products(dut: Any) -> None:
         ]
         pairs = edges + [(rng.getrandbits(A.width), rng.getrandbits(B.width)) for _ in range(2000)]
     shape = product_shape(A, B)
-    for cycle in range(len(pairs) + Multiplier.LATENCY):
+    for cycle in range(len(pairs) + LATENCY):
         if cycle < len(pairs):
             dut.a.value, dut.b.value = pairs[cycle]
         await ReadOnly()
-        if cycle >= Multiplier.LATENCY:
-            a, b = pairs[cycle - Multiplier.LATENCY]
+        if cycle >= LATENCY:
+            a, b = pairs[cycle - LATENCY]
             assert _value(int(dut.p.value), shape) == _value(a, A) * _value(b, B)
         await FallingEdge(dut.clk)

@@ -13,6 +13,7 @@ BENCH = str(Path(__file__).with_name("bench_systolic_array.py"))
 CONFIGS = [
     ECP5_85K.replace(name="3x2x1", rows=3, cols=2, lanes=1, epilogue_lanes=1),
     ECP5_85K.replace(name="2x4x8", rows=2),
+    ECP5_85K.replace(name="2x1x4", rows=2, cols=1, lanes=4, lut_multipliers=3),
 ]
 
 

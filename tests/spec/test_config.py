@@ -14,6 +14,8 @@ BAD = [
     ({"rows": 2.0}, "rows"),
     ({"lanes": 3}, "lanes"),
     ({"lanes": 16}, "word_bytes"),
+    ({"lut_multipliers": 9}, "lut_multipliers"),
+    ({"lut_multipliers": -1}, "lut_multipliers"),
     ({"word_bytes": 12}, "word_bytes"),
     ({"word_bytes": 4}, "word_bytes"),
     ({"local_kib": 1024}, "16 bits"),
@@ -63,6 +65,9 @@ def test_named_configs_are_what_the_documents_promise():
     assert (SMALL.rows, SMALL.cols, SMALL.lanes, SMALL.local_kib) == (2, 2, 4, 64)
     assert (ECP5_85K.rows, ECP5_85K.cols, ECP5_85K.lanes, ECP5_85K.macs) == (4, 4, 8, 128)
     assert 224 <= ECP5_85K.local_kib <= 256
+    large = NAMED["ecp5-85k-256"]
+    assert large.macs == 256
+    assert large.rows * large.cols * (large.lanes - large.lut_multipliers) <= 144
 
 
 @pytest.mark.parametrize(
