@@ -4,11 +4,12 @@ from typing import Any
 
 from amaranth import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from gateformer.hw.credits import Credits
-from gateformer.hw.interfaces import accumulator_shape
+from gateformer.hw.interfaces import accumulator_shape, pipelined
+from gateformer.hw.primitives.adder import wrapped
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.config import AcceleratorConfig
 
 SUMS_LATENCY = 3
@@ -49,8 +50,8 @@ class AccumulatorBuffer(Component):
     consecutive cycles, row i follows i cycles later. Whoever starts a tile has made sure of a slot;
     `tiles.release` gives one back. A tile is valid one cycle after its last sum came.
 
-    A word is never read and written in one cycle: only sums of valid tiles are read, and only
-    slots without a valid tile are written.
+    The RAMs are read in every cycle; what is used was written before: it is of a valid tile, and
+    only slots without one are written.
     """
 
     sum_valid: Signal
@@ -74,7 +75,7 @@ class AccumulatorBuffer(Component):
         tiles = self.tiles
 
         def next_slot(slot: Signal) -> Value:
-            return Mux(slot == config.accumulator_tiles - 1, 0, slot + 1)
+            return wrapped(m, slot + 1, config.accumulator_tiles, name=f"next_{slot.name}")
 
         write_slot = Signal(range(config.accumulator_tiles))
         write_column = Signal(range(config.cols))
@@ -90,15 +91,14 @@ class AccumulatorBuffer(Component):
         with m.If(tiles.release):
             m.d.sync += read_slot.eq(next_slot(read_slot))
 
-        # With one set of rows there is nothing to choose behind the RAMs: the third cycle of the
-        # latency then is a register before them.
-        read_enable: Value = complete.available
+        # Of the three cycles, two are the RAM's where its word is registered, and one the choice's.
+        # What is left is spent on the address.
+        registered = pipelined(config)
         read_address: Value = Cat(tiles.column, read_slot)
-        if sets == 1:
-            early_enable = Signal()
-            early_address = Signal(len(read_address), reset_less=True)
-            m.d.sync += [early_enable.eq(read_enable), early_address.eq(read_address)]
-            read_enable, read_address = early_enable, early_address
+        for stage in range(SUMS_LATENCY - (1 + registered) - (sets > 1)):
+            early = Signal(len(read_address), name=f"early_{stage}", reset_less=True)
+            m.d.sync += early.eq(read_address)
+            read_address = early
 
         write_enable: Value = self.sum_valid
         write_address: Value = Cat(write_column, write_slot)
@@ -117,24 +117,20 @@ class AccumulatorBuffer(Component):
                     delayed[2].eq(done),
                 ]
                 write_enable, write_address, done = delayed
-            memory: Any = Memory(
-                shape=accumulator_shape(config),
+            ram = WordRam(
                 depth=1 << len(write_address),
-                init=[],
-                attrs={"no_rw_check": 1},
+                width_bytes=-(-config.accumulator_bits // 8),
+                registered=registered,
+                family=config.family,
             )
-            m.submodules[f"ram_{row}"] = memory
-            write, read = memory.write_port(), memory.read_port()
-            word = Signal(accumulator_shape(config), name=f"word_{row}", reset_less=True)
+            m.submodules[f"ram_{row}"] = ram
             m.d.comb += [
-                write.en.eq(write_enable),
-                write.addr.eq(write_address),
-                write.data.eq(self.sums[row]),
-                read.en.eq(read_enable),
-                read.addr.eq(read_address),
+                ram.write_address.eq(write_address),
+                ram.write_data[: config.accumulator_bits].eq(self.sums[row]),
+                ram.write_mask.eq(write_enable.replicate(len(ram.write_mask))),
+                ram.read_address.eq(read_address),
             ]
-            m.d.sync += word.eq(read.data)
-            words.append(word)
+            words.append(ram.read_data[: config.accumulator_bits].as_signed())
         m.d.comb += complete.give.eq(done)
 
         if sets == 1:

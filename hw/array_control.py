@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Const, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.countdown import CountDown
 from gateformer.hw.credits import Credits
 from gateformer.hw.interfaces import InstructionPort
+from gateformer.hw.primitives.adder import mux_add, wrapped
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine
 
@@ -90,43 +92,61 @@ class ArrayControl(Component):
         looping = Signal()
         has_a = Signal(reset_less=True)
         has_b = Signal(reset_less=True)
-        rows_left = Signal.like(p.m, reset_less=True)
-        columns_left = Signal.like(p.n, reset_less=True)
         first_tile = Signal(reset_less=True)
         # Only the first pass over a block waits for its tiles: later ones find them all.
         first_pass = Signal(init=1)
-
-        last_tile = columns_left <= config.cols
-        last_group = rows_left <= config.rows
+        loading = Signal()
+        start = Signal()
+        last_tile = Signal()
+        columns = CountDown(
+            m,
+            config,
+            total=p.n,
+            step=config.cols,
+            load=loading | last_tile,
+            advance=loading | start,
+            name="columns",
+        )
+        rows = CountDown(
+            m,
+            config,
+            total=p.m,
+            step=config.rows,
+            load=loading,
+            advance=loading | (start & last_tile),
+            name="rows",
+        )
+        last_group = rows.last
+        m.d.comb += last_tile.eq(columns.last)
         real = has_a & has_b
         needs_group = has_a & first_tile
         needs_tile = has_b & first_pass
         frees_a = has_a & last_tile
         frees_b = has_b & p.release_b & last_group
-        start = Signal()
 
-        nothing = Signal()
-        m.d.comb += nothing.eq((p.k == 0) | ((p.m == 0) & ((p.n == 0) | ~p.release_b)))
+        no_rows, no_columns, nothing = Signal(), Signal(), Signal()
         dismiss = Signal()
-        # A cycle after the last tile started: the way to the next instruction's registers is long.
-        m.d.comb += stream.ready.eq(dismiss)
-        with m.If(dismiss):
-            m.d.sync += dismiss.eq(0)
-        with m.Elif(~looping & stream.valid):
+        m.d.comb += [
+            no_rows.eq(p.m == 0),
+            no_columns.eq(p.n == 0),
+            nothing.eq((p.k == 0) | (no_rows & (no_columns | ~p.release_b))),
+            loading.eq(~looping & stream.valid & ~dismiss),
+            # A cycle after the last tile started: the way to the next instruction's registers is
+            # long.
+            stream.ready.eq(dismiss),
+        ]
+        m.d.sync += dismiss.eq((loading & nothing) | (start & last_tile & last_group))
+        with m.If(loading):
             m.d.sync += [
                 looping.eq(~nothing),
-                dismiss.eq(nothing),
-                has_a.eq(p.m != 0),
-                has_b.eq(p.n != 0),
-                rows_left.eq(p.m),
-                columns_left.eq(p.n),
+                has_a.eq(~no_rows),
+                has_b.eq(~no_columns),
                 first_tile.eq(1),
             ]
         with m.If(start):
-            m.d.sync += [first_tile.eq(last_tile), columns_left.eq(columns_left - config.cols)]
+            m.d.sync += first_tile.eq(last_tile)
             with m.If(last_tile):
-                m.d.sync += [columns_left.eq(p.n), rows_left.eq(rows_left - config.rows)]
-                m.d.sync += [looping.eq(~last_group), dismiss.eq(last_group)]
+                m.d.sync += looping.eq(~last_group)
                 with m.If(has_b):
                     m.d.sync += first_pass.eq(frees_b)
 
@@ -134,14 +154,22 @@ class ArrayControl(Component):
         # cycles have passed since the last step of the tile before.
         running = Signal()
         stepping = Signal()
-        last_step = Signal(reset_less=True)
+        steps = CountDown(
+            m,
+            config,
+            total=p.k,
+            step=config.lanes,
+            load=start,
+            advance=start | stepping,
+            name="steps",
+        )
+        last_step = steps.last
         computes = Signal(reset_less=True)
         reads_a = Signal(reset_less=True)
         reads_b = Signal(reset_less=True)
         releases_a = Signal(reset_less=True)
         releases_b = Signal(reset_less=True)
         ends_group = Signal(reset_less=True)
-        k_left = Signal.like(p.k, reset_less=True)
         step = Signal.like(self.step, reset_less=True)
         apart = Signal(config.cols)
 
@@ -173,38 +201,41 @@ class ArrayControl(Component):
 
         # After its last tile a group of A is passed; before, the next tile reads it again. The next
         # tile of B follows; after the last one it is the first again, unless the block is freed.
+        # What is remembered is the last position before the tile or block.
         passes_a = ends_group
         passes_b = ~ends_group | releases_b
         for position, depth, reads, passes, moves_base in (
             (self.a_position, config.a_depth, reads_a, passes_a, passes_a),
             (self.b_position, config.b_depth, reads_b, passes_b, ends_group & releases_b),
         ):
-            base = Signal.like(position, name=f"{position.name}_base")
+            before = Signal.like(position, name=f"{position.name}_before", init=depth - 1)
             current = Signal.like(position, name=f"{position.name}_current")
-            following = Signal.like(position, name=f"{position.name}_following")
-            m.d.comb += [
-                position.eq(current),
-                following.eq(Mux(current == depth - 1, 0, current + 1)),
-            ]
+            following = mux_add(
+                m,
+                Const(1, 1),
+                last_step & ~passes,
+                before,
+                current,
+                Shape.cast(range(depth + 1)),
+                name=f"{position.name}_following",
+                family=config.family,
+            )
+            m.d.comb += position.eq(current)
             with m.If(stepping & word_ends & reads):
-                m.d.sync += current.eq(Mux(last_step & ~passes, base, following))
+                m.d.sync += current.eq(
+                    wrapped(m, following, depth, name=f"{position.name}_wrapped")
+                )
                 with m.If(last_step & moves_base):
-                    m.d.sync += base.eq(following)
+                    m.d.sync += before.eq(current)
 
         m.d.sync += apart.eq((apart >> 1) | (1 << (config.cols - 1)))
         with m.If(stepping):
-            m.d.sync += [
-                step.eq(Mux(word_ends, 0, step + 1)),
-                k_left.eq(k_left - config.lanes),
-                last_step.eq(k_left <= 2 * config.lanes),
-            ]
+            m.d.sync += step.eq(Mux(word_ends, 0, step + 1))
         with m.If(tile_ends):
             m.d.sync += [running.eq(0), apart.eq(1 << (config.cols - 1))]
         with m.If(start):
             m.d.sync += [
                 running.eq(1),
-                last_step.eq(p.k <= config.lanes),
-                k_left.eq(p.k),
                 computes.eq(real),
                 reads_a.eq(has_a),
                 reads_b.eq(has_b),

@@ -1,6 +1,6 @@
 """A counting semaphore inside one clock domain."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 
@@ -22,10 +22,10 @@ class Credits(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        count = Signal(range(self.limit + 1), init=self.init)
-        available = Signal(init=self.init != 0)
-        m.d.comb += self.available.eq(available)
+        # Counted below 0, so that the sign tells.
+        count = Signal(range(-self.limit, 1), init=-self.init)
+        one = Cat(1, (~self.take).replicate(len(count) - 1)).as_signed()
+        m.d.comb += self.available.eq(count[-1])
         with m.If(self.give != self.take):
-            m.d.sync += count.eq(count + Mux(self.give, 1, -1))
-            m.d.sync += available.eq(self.give | (count != 1))
+            m.d.sync += count.eq(count + one)
         return m

@@ -14,7 +14,7 @@ from gateformer.hw.epilogue_operands import EpilogueOperands
 from gateformer.hw.epilogue_pack import WordPacker
 from gateformer.hw.epilogue_queue import Outstanding, Queue
 from gateformer.hw.epilogue_walk import EpilogueWalk, Kind, column_layout
-from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
+from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite, local_read_latency
 from gateformer.hw.parameter_loader import ParameterLoader
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine, Format, Opcode
@@ -69,7 +69,8 @@ class Epilogue(Component):
         m.submodules.operands = operands = EpilogueOperands(config)
         m.submodules.activation = activation = Activation(config)
         # A piece waits in the queue until the words asked for beside its last column are back.
-        depth = _power_of_two(12 + min(config.cols, config.word_bytes // 2))
+        way = 9 + local_read_latency(config)
+        depth = _power_of_two(way + min(config.cols, config.word_bytes // 2))
         m.submodules.columns = columns = Queue(column_layout(config), depth)
         connect(m, flipped(self.load_p), parameters.instructions)
         connect(m, flipped(self.read_p), parameters.read)
@@ -117,7 +118,7 @@ class Epilogue(Component):
         """Words under way: as many as are written in the time from an address to its write."""
         config = self.config
         lanes, width = config.epilogue_lanes, config.word_bytes
-        time = 20 + activation.latency
+        time = 14 + 3 * local_read_latency(config) + activation.latency
         words = min(time, max(time * lanes // config.cols, time * 2 * lanes // width))
         return max(16, _power_of_two(words), _power_of_two(2 * lanes))
 

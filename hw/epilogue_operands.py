@@ -49,7 +49,7 @@ class EpilogueOperands(Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         lanes = config.epilogue_lanes
-        self.depth = max(16, 1 << (4 * lanes - 1).bit_length())
+        self.depth = max(32, 1 << (4 * lanes - 1).bit_length())
         self.residual_latency = self.ADDEND_LATENCY + lanes
         super().__init__(
             {

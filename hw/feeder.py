@@ -4,6 +4,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.interfaces import pipelined
 from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.processing_element import operands_layout
 from gateformer.spec.config import AcceleratorConfig
@@ -13,10 +14,9 @@ def ring_latency(config: AcceleratorConfig) -> int:
     """Cycles from a read position to the operands of bank 0: the RAM's, and one for the way.
 
     RAM blocks and multipliers lie far apart, and the RAM's parts are chosen between: a register
-    there took the ECP5-85F array engine from 109 to 131 MHz (one seed each). iCE40 has no logic
-    cells to spare for it, and one part.
+    there took the ECP5-85F array engine from 109 to 131 MHz (one seed each).
     """
-    return WordRam.LATENCY + (config.family != "ice40")
+    return 3 if pipelined(config) else 1
 
 
 class Ring(Component):
@@ -62,7 +62,12 @@ class Ring(Component):
         operands = Signal.like(self.operands, reset_less=True)
         words = []
         for i in range(self.banks):
-            bank = WordRam(depth=self.depth, width_bytes=config.word_bytes, family=config.family)
+            bank = WordRam(
+                depth=self.depth,
+                width_bytes=config.word_bytes,
+                registered=pipelined(config),
+                family=config.family,
+            )
             m.submodules[f"bank_{i}"] = bank
             if i:
                 delayed = Signal.like(position, name=f"position_{i}", reset_less=True)
@@ -77,14 +82,15 @@ class Ring(Component):
             ]
             words.append(bank.read_data)
         # A step is chosen behind the RAM, so its delay is longer by the RAM's.
-        for delay in range(1, WordRam.LATENCY + self.banks):
+        latency = bank.latency
+        for delay in range(1, latency + self.banks):
             delayed = Signal.like(step, name=f"step_{delay}", reset_less=True)
             m.d.sync += delayed.eq(step)
             step = delayed
-            bank_index = delay - WordRam.LATENCY
+            bank_index = delay - latency
             if bank_index >= 0:
                 chosen = words[bank_index].word_select(step, 8 * config.lanes)
-                domain = m.d.comb if ring_latency(config) == WordRam.LATENCY else m.d.sync
+                domain = m.d.sync if pipelined(config) else m.d.comb
                 domain += operands[bank_index].as_value().eq(chosen)
         m.d.comb += self.operands.eq(operands)
         return m

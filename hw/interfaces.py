@@ -15,16 +15,27 @@ from amaranth.lib.wiring import In, Out, Signature
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import FORMATS, SYNC_ENGINES, Engine
 
-LOCAL_READ_LATENCY = 3
-"""Cycles from the taking of a local read request to its response."""
+
+def pipelined(config: AcceleratorConfig) -> bool:
+    """Whether registers stand on the ways from and to memories.
+
+    A local memory of two ports means a large chip with long ways and flip-flops to spare. One of
+    one port is a small FPGA's, with a slow clock, where a lone flip-flop takes a logic cell.
+    """
+    return config.memory_ports == 2
+
+
+def local_read_latency(config: AcceleratorConfig) -> int:
+    """Cycles from the taking of a local read request to its response."""
+    return 6 if pipelined(config) else 2
 
 
 class LocalRead(Signature):
     """A client's read port of local memory, seen from the client.
 
-    `request` is a stream of word addresses. Exactly LOCAL_READ_LATENCY cycles after a request is
-    taken, `response_valid` is 1 for one cycle with the word. There is no ready for responses: a
-    client asks only for what it can take.
+    `request` is a stream of word addresses. Exactly local_read_latency(config) cycles after a
+    request is taken, `response_valid` is 1 for one cycle with the word. There is no ready for
+    responses: a client asks only for what it can take.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -48,7 +59,8 @@ def local_write_layout(config: AcceleratorConfig) -> data.StructLayout:
 class LocalWrite(Signature):
     """A client's write port of local memory, seen from the client.
 
-    A write that was taken is seen by every read request taken in a later cycle.
+    A write that was taken is seen by every read request taken in a later cycle; for one taken in
+    the same cycle, the bytes written are undefined.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

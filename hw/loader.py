@@ -2,11 +2,18 @@
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Const, Module, Mux, Shape, Signal, unsigned
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.countdown import CountDown
 from gateformer.hw.credits import Credits
-from gateformer.hw.interfaces import LOCAL_READ_LATENCY, InstructionPort, LocalRead
+from gateformer.hw.interfaces import (
+    InstructionPort,
+    LocalRead,
+    local_read_latency,
+    pipelined,
+)
+from gateformer.hw.primitives.adder import mux_add, wrapped
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine
 
@@ -19,9 +26,11 @@ class Loader(Component):
     each word; `release` gives one back. `loaded` is 1 in the cycle in which the last word of a
     group is written, so that the group may be read from the next cycle on.
 
-    One word a cycle as long as words are free and requests are taken. The first request comes one
-    cycle after the instruction. An instruction ends when its last word has arrived; one without
-    rows or elements takes LOCAL_READ_LATENCY cycles.
+    One word a cycle as long as words are free and requests are taken. The first request comes three
+    cycles after the instruction. An instruction is complete in the cycle after the last request was
+    taken (a write taken later does not change what was asked for); one without rows or elements
+    takes three cycles. Requests come from registers; so do the ring's inputs where
+    pipelined(config).
     """
 
     instructions: Any
@@ -60,8 +69,9 @@ class Loader(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        word_bytes = self.config.word_bytes
+        config = self.config
         stream = self.instructions.stream
+        request = self.read.request
         p = stream.payload
         rows, address, stride = {
             Engine.LOAD_A: lambda: (p.m, p.a_address, p.a_stride),
@@ -71,93 +81,160 @@ class Loader(Component):
         m.submodules.free = free = Credits(self.depth, init=self.depth)
         m.d.comb += free.give.eq(self.release)
 
+        # An instruction begins with an advance to its first word, as to a row behind a row at
+        # address 0. Then each step hands a request on and advances to the next word.
+        starting = Signal()
         asking = Signal()
-        draining = Signal()
-        rows_left = Signal.like(rows, reset_less=True)
-        k_left = Signal.like(p.k, reset_less=True)
-        row_address = Signal.like(address, reset_less=True)
-        word_address = Signal.like(address, reset_less=True)
+        idle = Signal()
+        step = Signal()
+        advance = Signal()
+        row_ends = Signal()
+        m.d.comb += [
+            idle.eq(~(starting | asking | request.valid | stream.ready)),
+            advance.eq(starting | step),
+        ]
+
+        words = CountDown(
+            m,
+            config,
+            total=p.k,
+            step=config.word_bytes,
+            load=row_ends,
+            advance=advance,
+            name="words",
+        )
+        rows_count = CountDown(
+            m,
+            config,
+            total=rows,
+            step=1,
+            load=starting,
+            advance=advance & row_ends,
+            name="rows",
+        )
+        last_word, last_row = words.last, rows_count.last
+        nothing = words.empty | rows_count.empty
+        m.d.comb += row_ends.eq(starting | last_word)
+
+        # The next word, or the next row's first.
+        increment = Signal(16, reset_less=True)
+        row_address = Signal(16, reset_less=True)
+        word_address = Signal(16, reset_less=True)
+        next_address = mux_add(
+            m,
+            increment,
+            row_ends,
+            row_address,
+            word_address,
+            unsigned(16),
+            name="next_address",
+            family=config.family,
+        )
+        jumps = idle | words.next_last
+        with m.If(idle | advance):
+            m.d.sync += increment.eq(Mux(jumps, Mux(idle, address, stride), 1))
+        with m.If(idle):
+            m.d.sync += [row_address.eq(0), word_address.eq(0)]
+        with m.Elif(advance):
+            m.d.sync += word_address.eq(next_address)
+            with m.If(row_ends):
+                m.d.sync += row_address.eq(next_address)
+
+        # Where words go. The rows of a group begin behind the last position of the group before.
         bank = Signal(range(self.banks), reset_less=True)
         first_row = Signal(reset_less=True)
-        group_position = Signal(range(self.depth))
         position = Signal(range(self.depth), reset_less=True)
-
-        taken = Signal()
-        last_word = Signal()
-        last_row = Signal()
-        group_ends = Signal()
-        next_row = Signal.like(address)
-        next_position = Signal.like(position)
-        m.d.comb += [
-            self.read.request.valid.eq(asking & (~first_row | free.available)),
-            self.read.request.payload.eq(word_address),
-            taken.eq(self.read.request.valid & self.read.request.ready),
-            free.take.eq(taken & first_row),
-            last_word.eq(k_left <= word_bytes),
-            last_row.eq(rows_left == 1),
-            group_ends.eq(last_row | (bank == self.banks - 1)),
-            next_row.eq(row_address + stride),
-            next_position.eq(Mux(position == self.depth - 1, 0, position + 1)),
-        ]
-        with m.If(taken):
-            m.d.sync += [
-                k_left.eq(k_left - word_bytes),
-                word_address.eq(word_address + 1),
-                position.eq(next_position),
-            ]
-            with m.If(last_word):
+        before_group = Signal(range(self.depth), init=self.depth - 1)
+        group_ends = last_row | (bank == self.banks - 1)
+        group_starts = starting | group_ends
+        next_position = mux_add(
+            m,
+            Const(1, 1),
+            starting | (last_word & ~group_ends),
+            before_group,
+            position,
+            Shape.cast(range(self.depth + 1)),
+            name="next_position",
+            family=config.family,
+        )
+        with m.If(advance):
+            m.d.sync += position.eq(wrapped(m, next_position, self.depth, name="wrapped_position"))
+            with m.If(row_ends):
                 m.d.sync += [
-                    k_left.eq(p.k),
-                    word_address.eq(next_row),
-                    row_address.eq(next_row),
-                    rows_left.eq(rows_left - 1),
-                    asking.eq(~last_row),
-                    draining.eq(last_row),
-                    first_row.eq(group_ends),
+                    first_row.eq(group_starts),
+                    bank.eq(Mux(group_starts, 0, bank + 1)),
                 ]
-                with m.If(group_ends):
-                    m.d.sync += [bank.eq(0), group_position.eq(next_position)]
-                with m.Else():
-                    m.d.sync += [bank.eq(bank + 1), position.eq(group_position)]
+        ends = last_word & last_row
+        with m.If(step & last_word & group_ends):
+            m.d.sync += before_group.eq(position)
+
+        # The request on offer, and where its word goes.
+        offered_ends = Signal(reset_less=True)
+        offered = _Trail(self, "offered")
+        taken = Signal()
+        m.d.comb += [
+            taken.eq(request.valid & request.ready),
+            step.eq(
+                asking & ~nothing & (~first_row | free.available) & (~request.valid | request.ready)
+            ),
+            free.take.eq(step & first_row),
+        ]
+        with m.If(step):
+            m.d.sync += [
+                request.valid.eq(1),
+                request.payload.eq(word_address),
+                offered_ends.eq(ends),
+                offered.group_ends.eq(last_word & group_ends),
+                offered.bank.eq(bank),
+                offered.position.eq(position),
+            ]
+        with m.Elif(request.ready):
+            m.d.sync += request.valid.eq(0)
+
+        m.d.sync += [
+            starting.eq(idle & stream.valid),
+            stream.ready.eq((taken & offered_ends) | (asking & nothing)),
+        ]
+        with m.If(starting):
+            m.d.sync += asking.eq(1)
+        with m.Elif((step & ends) | nothing):
+            m.d.sync += asking.eq(0)
 
         # Where a word goes travels beside its request.
-        idle = Signal()
-        nothing = Signal()
-        row_ends = taken & last_word
-        empty = idle & stream.valid & nothing
-        trail = [(row_ends & group_ends, (row_ends & last_row) | empty, bank, position)]
-        for stage in range(LOCAL_READ_LATENCY):
-            delayed = (
-                Signal(name=f"group_ends_{stage}"),
-                Signal(name=f"ends_{stage}"),
-                Signal.like(bank, name=f"bank_{stage}", reset_less=True),
-                Signal.like(position, name=f"position_{stage}", reset_less=True),
-            )
-            m.d.sync += [new.eq(old) for new, old in zip(delayed, trail[-1], strict=True)]
-            trail.append(delayed)
-        loaded, ends, write_bank, write_position = trail[-1]
+        arriving = _Trail(self, "taken")
         m.d.comb += [
-            self.loaded.eq(loaded),
-            self.write_enable.eq(self.read.response_valid),
-            self.write_bank.eq(write_bank),
-            self.write_position.eq(write_position),
-            self.write_data.eq(self.read.response),
-            idle.eq(~asking & ~draining),
-            nothing.eq((rows == 0) | (p.k == 0)),
-            stream.ready.eq(ends),
+            arriving.group_ends.eq(taken & offered.group_ends),
+            arriving.bank.eq(offered.bank),
+            arriving.position.eq(offered.position),
         ]
-        with m.If(idle & stream.valid):
-            m.d.sync += [
-                asking.eq(~nothing),
-                draining.eq(nothing),
-                rows_left.eq(rows),
-                k_left.eq(p.k),
-                row_address.eq(address),
-                word_address.eq(address),
-                bank.eq(0),
-                first_row.eq(1),
-                position.eq(group_position),
-            ]
-        with m.If(ends):
-            m.d.sync += draining.eq(0)
+        for stage in range(local_read_latency(config) + pipelined(config)):
+            arriving = arriving.delayed(m, self, f"arriving_{stage}")
+        m.d.comb += [
+            self.loaded.eq(arriving.group_ends),
+            self.write_bank.eq(arriving.bank),
+            self.write_position.eq(arriving.position),
+        ]
+        domain = m.d.sync if pipelined(config) else m.d.comb
+        domain += [
+            self.write_enable.eq(self.read.response_valid),
+            self.write_data.eq(self.read.response),
+        ]
         return m
+
+
+class _Trail:
+    """Where a word goes, and whether it is the last of its group."""
+
+    def __init__(self, loader: Loader, name: str) -> None:
+        self.group_ends = Signal(name=f"{name}_group_ends")
+        self.bank = Signal(range(loader.banks), name=f"{name}_bank", reset_less=True)
+        self.position = Signal(range(loader.depth), name=f"{name}_position", reset_less=True)
+
+    def delayed(self, m: Module, loader: Loader, name: str) -> "_Trail":
+        later = _Trail(loader, name)
+        m.d.sync += [
+            later.group_ends.eq(self.group_ends),
+            later.bank.eq(self.bank),
+            later.position.eq(self.position),
+        ]
+        return later

@@ -1,13 +1,16 @@
 """Local memory: storage and the arbiter in front of it."""
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import or_
+from typing import Any
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.interfaces import LOCAL_READ_LATENCY, LocalRead, LocalWrite
+from gateformer.hw.interfaces import LocalRead, LocalWrite, local_read_latency
 from gateformer.hw.primitives.ram import WordRam
+from gateformer.hw.primitives.selection import select_one
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine
 
@@ -34,12 +37,15 @@ class LocalMemory(Component):
     """One flat memory of `config.local_words` words for all engines.
 
     Ports: a LocalRead for each of READERS and a LocalWrite for each of WRITERS, both seen from the
-    client and flipped here. A cycle takes the most urgent read and the most urgent write
-    (memory_ports == 2), or one of them, in turns when both ask (memory_ports == 1). A port's
-    `ready` depends on the valids of other ports, never on its own.
+    client and flipped here. Every `ready` is a register, 1 for at most one reader and one writer
+    (memory_ports == 2), or for one of all (memory_ports == 1, reads and writes in turns when both
+    ask). It becomes 1 for the most urgent port whose valid is 1 and whose ready is 0; when there is
+    none, it stays where a request was just taken. So an idle memory takes a request in the cycle
+    after its valid, one client has a transfer a cycle, and two that always ask have one in turns.
 
-    Timing: the response comes exactly LOCAL_READ_LATENCY cycles after the request was taken. A
-    write is seen by every read taken in a later cycle, not by one taken in the same cycle.
+    Timing: the response comes exactly local_read_latency(config) cycles after the request was
+    taken. A write is seen by every read taken in a later cycle; for a read taken in the same cycle
+    the bytes written are undefined.
 
     stall: bit 0 keeps back all reads of this cycle, bit 1 all writes (tie to 0 in hardware).
     error: 1 for one cycle when a request beyond the memory was taken; `error_client` is the number
@@ -65,97 +71,63 @@ class LocalMemory(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        m.submodules.ram = ram = WordRam(
+        readers: list[Any] = [getattr(self, name).request for name in READERS]
+        writers: list[Any] = [getattr(self, name).request for name in WRITERS]
+        ram = WordRam(
             depth=config.local_words,
             width_bytes=config.word_bytes,
             ports=config.memory_ports,
-            ordered=config.memory_ports == 2,
+            wide=config.memory_ports == 2,
+            address_bits=16,
             family=config.family,
         )
-        readers = [getattr(self, name) for name in READERS]
-        writers = [getattr(self, name) for name in WRITERS]
-        read_valids = Cat(port.request.valid for port in readers)
-        write_valids = Cat(port.request.valid for port in writers)
+        m.submodules.ram = ram
 
-        # Who is taken in this cycle.
-        read_open = Signal()
-        write_open = Signal()
-        reads = Signal(len(readers))
-        writes = Signal(len(writers))
-        for ports, valids, is_open, grants in (
-            (readers, read_valids, read_open, reads),
-            (writers, write_valids, write_open, writes),
-        ):
-            for i, port in enumerate(ports):
-                m.d.comb += [
-                    port.request.ready.eq(is_open & ~valids[:i].any()),
-                    grants[i].eq(port.request.valid & port.request.ready),
-                ]
+        reads, writes = _Arbiter(m, readers, "read"), _Arbiter(m, writers, "write")
+        if config.memory_ports == 2:
+            reads.grant(m, new=Const(1, 1), again=~reads.asking)
+            writes.grant(m, new=Const(1, 1), again=~writes.asking)
+        else:
+            # Where both ask, the turn goes to the kind that is not being served.
+            reading = reads.ready.any()
+            again = ~reads.asking & ~writes.asking
+            reads.grant(m, new=~writes.asking | ~reading, again=again)
+            writes.grant(m, new=~reads.asking | reading, again=again)
+        for arbiter, stalled in ((reads, self.stall[0]), (writes, self.stall[1])):
+            for i, port in enumerate(arbiter.ports):
+                m.d.comb += port.ready.eq(arbiter.ready[i] & ~stalled)
 
-        # The winners, registered in front of the RAM.
-        read_clients = Signal(len(readers))
-        write_clients = Signal(len(writers))
-        read_address = Signal(16, reset_less=True)
-        write_address = Signal(16, reset_less=True)
-        m.d.sync += [
-            read_clients.eq(reads),
-            read_address.eq(_first(m, read_valids, [port.request.payload for port in readers])),
-        ]
-        payloads = [port.request.payload for port in writers]
-        m.d.sync += [
-            write_clients.eq(writes),
-            write_address.eq(_first(m, write_valids, [p.address for p in payloads])),
-        ]
-        # A register for each writer, zero unless it won, and an OR behind them: one LUT a bit, half
-        # of what a multiplexer takes.
-        words = []
-        for i, (name, payload) in enumerate(zip(WRITERS, payloads, strict=True)):
-            word = Signal(9 * config.word_bytes, name=f"{name}_word")
-            m.d.sync += word.eq(Mux(writes[i], Cat(payload.data, payload.mask), 0))
-            words.append(word)
-        write_word = reduce(or_, words)
-        write_data = write_word[: 8 * config.word_bytes]
-        write_mask = write_word[8 * config.word_bytes :]
-
-        read_beyond = beyond(read_address, config.local_words)
-        write_beyond = beyond(write_address, config.local_words)
+        addresses = [port.payload for port in readers]
+        read_address = select_one(
+            m, reads.taken, addresses, name="read_address", family=config.family
+        )
+        words = [Cat(p.payload.data, p.payload.mask, p.payload.address) for p in writers]
+        word = select_one(m, writes.taken, words, name="write_word", family=config.family)
+        bits = 8 * config.word_bytes
+        write_address = word[bits + config.word_bytes :]
         m.d.comb += [
-            ram.write_data.eq(write_data),
-            ram.write_mask.eq(Mux(write_beyond, 0, write_mask)),
+            ram.write_data.eq(word[:bits]),
+            ram.write_mask.eq(word[bits : bits + config.word_bytes]),
         ]
         if config.memory_ports == 2:
-            m.d.comb += [
-                read_open.eq(~self.stall[0]),
-                write_open.eq(~self.stall[1]),
-                ram.read_address.eq(read_address),
-                ram.write_address.eq(write_address),
-            ]
+            m.d.comb += [ram.read_address.eq(read_address), ram.write_address.eq(write_address)]
         else:
-            write_turn = Signal()
-            write_asked = write_valids.any() & ~self.stall[1]
-            read_asked = read_valids.any() & ~self.stall[0]
-            m.d.comb += [
-                read_open.eq(~self.stall[0] & ~(write_asked & write_turn)),
-                write_open.eq(~self.stall[1] & ~(read_asked & ~write_turn)),
-                ram.address.eq(Mux(write_clients.any(), write_address, read_address)),
-            ]
-            with m.If(reads.any()):
-                m.d.sync += write_turn.eq(1)
-            with m.Elif(writes.any()):
-                m.d.sync += write_turn.eq(0)
+            # At most one of the two is not 0.
+            m.d.comb += ram.address.eq(read_address | write_address)
 
         # Responses.
+        read_clients = [_register(m, bit, f"reader_{i}") for i, bit in enumerate(reads.taken)]
         arriving = read_clients
-        for stage in range(1, LOCAL_READ_LATENCY):
-            delayed = Signal(len(readers), name=f"read_clients_{stage}")
-            m.d.sync += delayed.eq(arriving)
-            arriving = delayed
-        for i, port in enumerate(readers):
+        for stage in range(1, local_read_latency(config)):
+            arriving = [_register(m, bit, f"reader_{i}_{stage}") for i, bit in enumerate(arriving)]
+        for i, name in enumerate(READERS):
+            port = getattr(self, name)
             m.d.comb += [port.response.eq(ram.read_data), port.response_valid.eq(arriving[i])]
 
         # Errors.
-        read_error = read_clients.any() & read_beyond
-        write_error = write_clients.any() & write_beyond
+        write_clients = [_register(m, bit, f"writer_{i}") for i, bit in enumerate(writes.taken)]
+        read_error = Cat(read_clients).any() & beyond(read_address, config.local_words)
+        write_error = Cat(write_clients).any() & beyond(write_address, config.local_words)
         m.d.sync += [
             self.error.eq(read_error | write_error),
             self.error_client.eq(
@@ -169,6 +141,31 @@ class LocalMemory(Component):
         return m
 
 
+class _Arbiter:
+    """The readies of the ports of one kind, and which of them is taken.
+
+    asking: a port has a request that is not being served.
+    """
+
+    def __init__(self, m: Module, ports: Sequence[Any], name: str) -> None:
+        self.ports = ports
+        self.ready = Signal(len(ports), name=f"{name}_ready")
+        self.waiting = Signal(len(ports), name=f"{name}_waiting")
+        self.asking = Signal(name=f"{name}_asking")
+        self.taken = [port.valid & port.ready for port in ports]
+        m.d.comb += [
+            self.waiting.eq(Cat(port.valid for port in ports) & ~self.ready),
+            self.asking.eq(self.waiting.any()),
+        ]
+
+    def grant(self, m: Module, *, new: Value, again: Value) -> None:
+        """Chooses who is ready in the next cycle: the first that waits, where `new` allows it, or
+        whoever is ready now and has a request, where `again` allows it."""
+        for i, port in enumerate(self.ports):
+            first = new & ~self.waiting[:i].any()
+            m.d.sync += self.ready[i].eq(port.valid & Mux(self.ready[i], again, first))
+
+
 def beyond(address: Value, count: int) -> Value:
     """address >= count, without the adder that a comparison would get."""
     if count >= 1 << len(address):
@@ -179,15 +176,12 @@ def beyond(address: Value, count: int) -> Value:
     return result
 
 
-def _first(m: Module, valids: Value, payloads: list[Value]) -> Value:
-    """The payload of the lowest valid; any if none is."""
-    number = Signal(range(len(payloads)))
-    for i in reversed(range(len(payloads))):
-        with m.If(valids[i]):
-            m.d.comb += number.eq(i)
-    return Array(payloads)[number]
-
-
-def _chosen(clients: Value, numbers: list[Engine]) -> Value:
+def _chosen(clients: Sequence[Value], numbers: list[Engine]) -> Value:
     """The number whose bit of `clients`, of which at most one is 1, is set."""
     return reduce(or_, (Mux(clients[i], Const(n, 3), 0) for i, n in enumerate(numbers)))
+
+
+def _register(m: Module, value: Value, name: str) -> Signal:
+    register = Signal(name=name)
+    m.d.sync += register.eq(value)
+    return register

@@ -4,11 +4,11 @@ from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.epilogue_lane import RECORD
-from gateformer.hw.interfaces import LOCAL_READ_LATENCY, InstructionPort, LocalRead
+from gateformer.hw.interfaces import InstructionPort, LocalRead, local_read_latency
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine
 
@@ -75,7 +75,7 @@ class ParameterLoader(Component):
         asking = Signal()
         pause = Signal(range(max(group - 1, 1)))
         # Words asked for and not here yet.
-        coming = Signal(LOCAL_READ_LATENCY)
+        coming = Signal(local_read_latency(self.config))
         taken = Signal()
         requested = Signal()
         stored_one = Signal()
@@ -150,18 +150,12 @@ class ParameterLoader(Component):
         with m.If(write):
             m.d.sync += position.eq(Mux(position == depth - 1, 0, position + 1))
         for lane in range(self.config.epilogue_lanes):
-            m.submodules[f"ring_{lane}"] = ring = Memory(
-                shape=RECORD.size, depth=depth, init=[], attrs={"no_rw_check": 1}
-            )
-            write_port = ring.write_port()
-            read_port = ring.read_port()
-            output = Signal(RECORD.size, name=f"record_{lane}", reset_less=True)
+            ring = WordRam(depth=depth, width_bytes=-(-RECORD.size // 8), family=self.config.family)
+            m.submodules[f"ring_{lane}"] = ring
             m.d.comb += [
-                write_port.addr.eq(position),
-                write_port.data.eq(record.as_value()),
-                write_port.en.eq(write),
-                read_port.addr.eq(self.addresses[lane]),
-                read_port.en.eq(self.enable[lane]),
-                self.records[lane].as_value().eq(output),
+                ring.write_address.eq(position),
+                ring.write_data[: RECORD.size].eq(record.as_value()),
+                ring.write_mask.eq(write.replicate(len(ring.write_mask))),
+                ring.read_address.eq(self.addresses[lane]),
+                self.records[lane].as_value().eq(ring.read_data),
             ]
-            m.d.sync += output.eq(read_port.data)

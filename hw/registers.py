@@ -7,7 +7,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.counters import CYCLES
-from gateformer.hw.interfaces import LOCAL_READ_LATENCY, LocalRead, LocalWrite
+from gateformer.hw.interfaces import LocalRead, LocalWrite, local_read_latency
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SAMPLE_BITS
 from gateformer.spec.registers import IDENTITY, Counter, Register
@@ -188,7 +188,7 @@ class Registers(wiring.Component):
         byte_bits = word_bytes.bit_length() - 1
         word_address, place = local[byte_bits:], local[2:byte_bits]
         write, read = self.write.request, self.read
-        left = Signal(range(LOCAL_READ_LATENCY))
+        left = Signal(range(local_read_latency(self.config)))
         m.d.comb += [
             write.valid.eq(state == _State.LOCAL_WRITE),
             write.payload.address.eq(word_address),
@@ -200,7 +200,7 @@ class Registers(wiring.Component):
         with m.Case(_State.LOCAL_WRITE), m.If(write.ready):
             m.d.sync += [local.eq(local + 4), state.eq(_State.IDLE)]
         with m.Case(_State.LOCAL_READ), m.If(read.request.ready):
-            m.d.sync += [left.eq(LOCAL_READ_LATENCY - 1), state.eq(_State.LOCAL_WAIT)]
+            m.d.sync += [left.eq(local_read_latency(self.config) - 1), state.eq(_State.LOCAL_WAIT)]
         with m.Case(_State.LOCAL_WAIT):
             m.d.sync += result.eq(read.response.word_select(place, 32))
             # Counted, for a flush may take the response away.

@@ -5,7 +5,7 @@ from typing import Any
 from amaranth import Cat, Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.interfaces import LOCAL_READ_LATENCY, LocalRead
+from gateformer.hw.interfaces import LocalRead, local_read_latency
 from gateformer.hw.vector_ports import WordSource
 from gateformer.hw.vector_row import WordCounter
 from gateformer.spec.config import AcceleratorConfig
@@ -103,8 +103,8 @@ class RowReader(Component):
         with m.If(first):
             m.d.sync += active.eq(1)
 
-        flying = Signal(LOCAL_READ_LATENCY)
-        flying_last = Signal(LOCAL_READ_LATENCY, reset_less=True)
+        flying = Signal(local_read_latency(self.config))
+        flying_last = Signal(local_read_latency(self.config), reset_less=True)
         m.d.sync += [
             flying.eq(Cat(taken, flying)),
             flying_last.eq(Cat(request_last, flying_last)),

@@ -1,38 +1,40 @@
-"""A RAM of words with byte enables and a registered output, on each family's own RAM blocks."""
+"""A RAM of words with byte enables, on each family's own RAM blocks."""
 
-from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Literal
+from typing import Any, Literal
 
 from amaranth import Array, Cat, ClockSignal, Const, Instance, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2
 
-_EBR_BITS = 16384
-_EBR_DEPTHS = (16384, 8192, 4096, 2048, 1024, 512)
+from gateformer.hw.primitives.ecp5_blocks import EBR_BITS, chunk_depths, dp16kd, pdpw16kd
+
 _SPRAM_DEPTH = 16384
 _SPRAM_WORTHWHILE = 2048
 
 
 class WordRam(Component):
-    """`depth` words of `width_bytes` bytes. Reads take LATENCY cycles, one a cycle.
+    """`depth` words of `width_bytes` bytes. A read takes `latency` cycles; a new one every cycle.
 
     ports=2: a write port (`write_address`, `write_data`, `write_mask`, a bit for each byte; mask 0
-    writes nothing) and a read port (`read_address`, `read_data`). The same address is never read
-    and written in one cycle: the caller sees to it, the blocks have no collision logic.
-    ordered (two ports only): any addresses at any time; a read sees every write of an earlier cycle
-    and none of its own. The write port is registered, for large memories that spread over the chip.
+    writes nothing) and a read port (`read_address`, `read_data`). The read that begins in the cycle
+    of a write sees what was there before in the bytes not written and anything in the others; a
+    later one sees the write.
+    registered (two ports only): the word comes from a register, behind the blocks or inside them.
+    wide (two ports only): registered, for memories that spread over the chip. More registers stand
+    in front of the blocks, behind them, and behind the choice between them, so that no path from or
+    to a block holds logic.
     ports=1: `address` takes the place of both addresses; a cycle whose mask is not 0 writes, and
-    what it reads is undefined.
+    what it reads is undefined. The word comes straight from the blocks.
 
+    A write to an address of `depth` or more changes no word below, a read there gives any word.
     Contents are undefined at first; nothing has a reset. family "ecp5" with two ports instantiates
     DP16KD and PDPW16KD with their output registers, "ice40" with one port SB_SPRAM256KA from 2048
-    words on; everything else is inferred. Raises ValueError for a count of ports other than 1 or 2.
+    words on; everything else is inferred. Addresses have as many bits as `depth` wants, or
+    `address_bits` where these are more. Raises ValueError for a count of ports other than 1 or 2.
     """
-
-    LATENCY = 2
 
     address: Signal
     write_address: Signal
@@ -47,7 +49,9 @@ class WordRam(Component):
         depth: int,
         width_bytes: int,
         ports: int = 2,
-        ordered: bool = False,
+        registered: bool = True,
+        wide: bool = False,
+        address_bits: int | None = None,
         family: Literal["generic", "ecp5", "ice40"] = "generic",
     ) -> None:
         if ports not in (1, 2):
@@ -55,9 +59,10 @@ class WordRam(Component):
         self.depth = depth
         self.width_bytes = width_bytes
         self.ports = ports
-        self.ordered = ordered
+        self.registered = registered or wide
+        self.wide = wide
         self.family = family
-        bits = ceil_log2(depth)
+        bits = max(address_bits or 0, ceil_log2(depth))
         addresses = ("address",) if ports == 1 else ("write_address", "read_address")
         super().__init__(
             {
@@ -68,127 +73,128 @@ class WordRam(Component):
             }
         )
 
-    def elaborate(self, platform: object) -> Module:
-        if self.family == "ecp5" and self.ports == 2:
-            return self._ebr()
-        if self.family == "ice40" and self.ports == 1 and self.depth >= _SPRAM_WORTHWHILE:
-            return self._spram()
-        return self._inferred()
+    @property
+    def latency(self) -> int:
+        """Cycles from an address to its word."""
+        if self.ports == 1:
+            return 1
+        return 5 if self.wide else 1 + self.registered
 
-    def _inferred(self) -> Module:
+    def elaborate(self, platform: object) -> Module:
+        if self.ports == 1:
+            spram = self.family == "ice40" and self.depth >= _SPRAM_WORTHWHILE
+            return self._spram() if spram else self._inferred_one()
+        return self._two()
+
+    def _inferred_one(self) -> Module:
         m = Module()
-        m.submodules.storage = storage = Memory(
-            shape=8 * self.width_bytes, depth=self.depth, init=[], attrs={"no_rw_check": 1}
-        )
+        m.submodules.storage = storage = self._storage()
         write = storage.write_port(granularity=8)
         read = storage.read_port()
-        output = Signal(8 * self.width_bytes, reset_less=True)
-        m.d.sync += output.eq(read.data)
-        if self.ports == 1:
-            m.d.comb += [
-                write.addr.eq(self.address),
-                write.data.eq(self.write_data),
-                write.en.eq(self.write_mask),
-                read.addr.eq(self.address),
-                read.en.eq(~self.write_mask.any()),
-                self.read_data.eq(output),
-            ]
-            return m
-        port = self._write_port(m, [Const(1, 1)])
         m.d.comb += [
-            write.addr.eq(port.address),
-            write.data.eq(port.data),
-            write.en.eq(port.masks[0]),
-            read.addr.eq(self.read_address),
-            read.en.eq(1),
-            self.read_data.eq(self._read_port(m, port, [Const(1, 1)], [output])),
+            write.addr.eq(self.address),
+            write.data.eq(self.write_data),
+            write.en.eq(Mux(self.address[len(write.addr) :] == 0, self.write_mask, 0)),
+            read.addr.eq(self.address),
+            read.en.eq(~self.write_mask.any()),
+            self.read_data.eq(read.data),
         ]
         return m
 
-    def _ebr(self) -> Module:
-        """Chunks from the deepest shape on: deep and narrow blocks need no multiplexer."""
+    def _two(self) -> Module:
+        """Parts of one block shape each; the others' output is blanked behind a wide memory."""
         m = Module()
-        chunks = chunk_depths(self.depth)
-        bases = [sum(chunks[:number]) for number in range(len(chunks))]
-        lows = [ceil_log2(size) for size in chunks]
-        tags = [base >> low for base, low in zip(bases, lows, strict=True)]
-        port = self._write_port(
-            m, [self.write_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
-        )
-        outputs = []
-        for number, low in enumerate(lows):
-            width = _EBR_BITS >> low
-            write_address = Signal(low, name=f"write_address_{number}")
-            read_address = Signal(low, name=f"read_address_{number}")
-            output = Signal(8 * self.width_bytes, name=f"output_{number}")
-            m.d.comb += [write_address.eq(port.address), read_address.eq(self.read_address)]
-            for bit in range(0, 8 * self.width_bytes, width):
-                make = _pdpw16kd if width == 32 else _dp16kd
-                m.submodules[f"block_{number}_{bit}"] = make(
-                    write_address=write_address,
-                    write_data=port.data[bit : bit + width],
-                    write_mask=port.masks[number][bit // 8 : (bit + width + 7) // 8],
-                    read_address=read_address,
-                    read_data=output[bit : bit + width],
+        ecp5 = self.family == "ecp5"
+        depths = chunk_depths(self.depth) if ecp5 else [1 << ceil_log2(self.depth)]
+        lows = [ceil_log2(size) for size in depths]
+        tags = [sum(depths[:i]) >> low for i, low in enumerate(lows)]
+        written = [self.write_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
+        asked = [self.read_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
+        masks: list[Any] = [Mux(hit, self.write_mask, 0) for hit in written]
+        address: Value = self.write_address
+        data: Value = self.write_data
+        read_address: Value = self.read_address
+        if self.wide:
+            address, data, read_address, *masks = (
+                _register(m, value, name)
+                for value, name in (
+                    (address, "block_write_address"),
+                    (data, "block_data"),
+                    (read_address, "block_read_address"),
+                    *((mask, f"block_mask_{i}") for i, mask in enumerate(masks)),
                 )
+            )
+        outputs = []
+        for i, (low, mask) in enumerate(zip(lows, masks, strict=True)):
+            output = Signal(8 * self.width_bytes, name=f"output_{i}")
+            part = self._blocks if ecp5 else self._inferred_two
+            write_place = Signal(low, name=f"write_place_{i}")
+            read_place = Signal(low, name=f"read_place_{i}")
+            m.d.comb += [write_place.eq(address), read_place.eq(read_address)]
+            part(m, i, write_place, data, mask, read_place, output)
             outputs.append(output)
-        hits = [self.read_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
-        m.d.comb += self.read_data.eq(self._read_port(m, port, hits, outputs))
+        # Who was asked, `latency` cycles later or, in a wide memory, when its output is blanked.
+        late: list[list[Value]] = [asked]
+        for stage in range(3 if self.wide else self.latency):
+            late.append([_register(m, hit, f"asked_{stage}_{i}") for i, hit in enumerate(late[-1])])
+        if len(outputs) == 1:
+            if self.wide:
+                outputs = [_register(m, _register(m, outputs[0], "arrived"), "word")]
+            m.d.comb += self.read_data.eq(outputs[0])
+        elif self.wide:
+            blanked = [
+                _register(m, Mux(hit, output, 0), f"arrived_{i}")
+                for i, (hit, output) in enumerate(zip(late[-1], outputs, strict=True))
+            ]
+            m.d.comb += self.read_data.eq(_register(m, reduce(or_, blanked), "word"))
+        else:
+            parts = (Mux(h, o, 0) for h, o in zip(late[-1], outputs, strict=True))
+            m.d.comb += self.read_data.eq(reduce(or_, parts))
         return m
 
-    def _write_port(self, m: Module, hits: list[Value]) -> "_WritePort":
-        """The write port in front of the parts, of which the one whose hit is 1 is written."""
-        masks = [Mux(hit, self.write_mask, 0) for hit in hits]
-        port = _WritePort(
-            Signal.like(self.write_address, name="part_address", reset_less=True),
-            Signal.like(self.write_data, name="part_data", reset_less=True),
-            [Signal(self.width_bytes, name=f"part_mask_{i}") for i in range(len(hits))],
-        )
-        domain = m.d.sync if self.ordered else m.d.comb
-        domain += [
-            port.address.eq(self.write_address),
-            port.data.eq(self.write_data),
-            *(signal.eq(mask) for signal, mask in zip(port.masks, masks, strict=True)),
+    def _inferred_two(
+        self,
+        m: Module,
+        number: int,
+        write_address: Value,
+        write_data: Value,
+        write_mask: Value,
+        read_address: Value,
+        read_data: Signal,
+    ) -> None:
+        m.submodules.storage = storage = self._storage()
+        write = storage.write_port(granularity=8)
+        read = storage.read_port()
+        m.d.comb += [
+            write.addr.eq(write_address),
+            write.data.eq(write_data),
+            write.en.eq(write_mask),
+            read.addr.eq(read_address),
+            read.en.eq(1),
+            read_data.eq(_register(m, read.data, "output") if self.registered else read.data),
         ]
-        return port
 
-    def _read_port(
-        self, m: Module, port: "_WritePort", hits: list[Value], outputs: list[Signal]
-    ) -> Value:
-        """The output of the part whose hit was 1, LATENCY cycles ago.
-
-        ordered: a byte that the registered write port writes in the cycle in which the blocks read
-        it comes from there. Every source of a byte is 0 or blanked unless it is chosen, so that
-        three parts and the written byte take two LUTs a bit.
-        """
-        if not self.ordered:
-            return _delayed_choice(m, hits, outputs)
-        # A digit of two address bits each: the comparison is spread over two cycles.
-        digits = range(0, len(self.read_address), 2)
-        equal = Signal(len(digits), reset_less=True)
-        asked = Signal(len(hits), reset_less=True)
-        mask = Signal(self.width_bytes)
-        data = Signal.like(self.write_data, name="written", reset_less=True)
-        m.d.sync += [
-            equal.eq(Cat(self.read_address[i : i + 2] == port.address[i : i + 2] for i in digits)),
-            asked.eq(Cat(hits)),
-            mask.eq(reduce(or_, port.masks)),
-            data.eq(port.data),
-        ]
-        result = []
-        for byte in range(self.width_bytes):
-            bits = slice(8 * byte, 8 * byte + 8)
-            written = Signal(name=f"written_{byte}")
-            forwarded = Signal(8, name=f"forwarded_{byte}", reset_less=True)
-            chosen = Signal(len(hits), name=f"chosen_{byte}", reset_less=True)
-            m.d.comb += written.eq(equal.all() & mask[byte])
-            m.d.sync += [
-                forwarded.eq(Mux(written, data[bits], 0)),
-                chosen.eq(Mux(written, 0, asked)),
-            ]
-            parts = [Mux(chosen[i], output[bits], 0) for i, output in enumerate(outputs)]
-            result.append(reduce(or_, parts, forwarded))
-        return Cat(result)
+    def _blocks(
+        self,
+        m: Module,
+        number: int,
+        write_address: Value,
+        write_data: Value,
+        write_mask: Value,
+        read_address: Value,
+        read_data: Signal,
+    ) -> None:
+        width = EBR_BITS >> len(read_address)
+        for bit in range(0, 8 * self.width_bytes, width):
+            make = pdpw16kd if width == 32 else dp16kd
+            m.submodules[f"block_{number}_{bit}"] = make(
+                write_address=write_address,
+                write_data=write_data[bit : bit + width],
+                write_mask=write_mask[bit // 8 : (bit + width + 7) // 8],
+                read_address=read_address,
+                read_data=read_data[bit : bit + width],
+                registered=self.registered,
+            )
 
     def _spram(self) -> Module:
         m = Module()
@@ -199,8 +205,7 @@ class WordRam(Component):
         m.d.comb += address.eq(self.address[:low])
         for number in range(-(-self.depth // _SPRAM_DEPTH)):
             hit = self.address[low:] == number
-            raw = Signal(8 * self.width_bytes, name=f"raw_{number}")
-            output = Signal(8 * self.width_bytes, name=f"output_{number}", reset_less=True)
+            output = Signal(8 * self.width_bytes, name=f"output_{number}")
             for byte in range(0, self.width_bytes, 2):
                 mask = self.write_mask[byte : byte + 2]
                 data = self.write_data[8 * byte : 8 * byte + 16]
@@ -218,122 +223,26 @@ class WordRam(Component):
                     i_POWEROFF=Const(1, 1),
                     o_DATAOUT=word,
                 )
-                m.d.comb += raw[8 * byte : 8 * byte + 16].eq(word)
-            m.d.sync += output.eq(raw)
+                m.d.comb += output[8 * byte : 8 * byte + 16].eq(word)
             hits.append(hit)
             outputs.append(output)
-        m.d.comb += self.read_data.eq(_delayed_choice(m, hits, outputs))
+        block = Signal(range(len(outputs)))
+        for i, hit in enumerate(hits):
+            with m.If(hit):
+                m.d.comb += block.eq(i)
+        chosen = _register(m, block, "chosen")
+        m.d.comb += self.read_data.eq(Array(outputs)[chosen])
         return m
 
-
-@dataclass(frozen=True)
-class _WritePort:
-    """What the blocks write in a cycle: one mask for each part of the memory."""
-
-    address: Signal
-    data: Signal
-    masks: list[Signal]
+    def _storage(self) -> Memory:
+        # Collisions are excluded or their outcome is open: no logic for them (toolchain: Yosys adds
+        # it to RAMs whose ports share a clock).
+        return Memory(
+            shape=8 * self.width_bytes, depth=self.depth, init=[], attrs={"no_rw_check": 1}
+        )
 
 
-def chunk_depths(depth: int) -> list[int]:
-    """The depths of the block shapes that a RAM of `depth` words is put together from."""
-    smallest = _EBR_DEPTHS[-1]
-    left = -(-depth // smallest) * smallest
-    chunks = []
-    while left:
-        chunks.append(next(size for size in _EBR_DEPTHS if size <= left))
-        left -= chunks[-1]
-    return chunks
-
-
-def _delayed_choice(m: Module, hits: list[Value], outputs: list[Signal]) -> Value:
-    """The output of the part whose hit was 1 LATENCY cycles ago: the only logic behind the RAM."""
-    if len(outputs) == 1:
-        return outputs[0]
-    number = Signal(range(len(outputs)))
-    for i, hit in enumerate(hits):
-        with m.If(hit):
-            m.d.comb += number.eq(i)
-    asked = Signal.like(number, reset_less=True)
-    chosen = Signal.like(number, reset_less=True)
-    m.d.sync += [asked.eq(number), chosen.eq(asked)]
-    return Array(outputs)[chosen]
-
-
-def _dp16kd(
-    *,
-    write_address: Value,
-    write_data: Value,
-    write_mask: Value,
-    read_address: Value,
-    read_data: Value,
-) -> Instance:
-    """Port A writes, port B reads through the output register.
-
-    The narrow shapes leave the low address bits out. 16 bits are two bytes of 9 whose enables
-    take the place of the lowest address bits.
-    """
-    unused = Const(0, 14 - len(write_address))
-    addresses = {"A": Cat(unused, write_address), "B": Cat(unused, read_address)}
-    lanes = list(range(len(write_data)))
-    if len(write_mask) == 2:
-        addresses["A"] = Cat(write_mask, unused[2:], write_address)
-        lanes = [*range(8), *range(9, 17)]
-    ports: dict[str, object] = {}
-    for port, address in addresses.items():
-        ports |= {f"i_AD{port}{i}": address[i] for i in range(14)}
-        ports |= {f"i_CS{port}{i}": Const(0, 1) for i in range(3)}
-        ports |= {f"i_CLK{port}": ClockSignal(), f"i_RST{port}": Const(0, 1)}
-        ports |= {f"i_CE{port}": Const(1, 1), f"i_OCE{port}": Const(1, 1)}
-        ports |= {f"p_DATA_WIDTH_{port}": {8: 9, 16: 18}.get(len(write_data), len(write_data))}
-        ports |= {f"p_CSDECODE_{port}": "0b000", f"p_WRITEMODE_{port}": "NORMAL"}
-        ports |= {f"p_CLK{port}MUX": f"CLK{port}"}
-    ports |= {f"i_DIA{lane}": write_data[i] for i, lane in enumerate(lanes)}
-    ports |= {f"o_DOB{lane}": read_data[i] for i, lane in enumerate(lanes)}
-    return Instance(
-        "DP16KD",
-        p_REGMODE_A="NOREG",
-        p_REGMODE_B="OUTREG",
-        p_RESETMODE="SYNC",
-        p_ASYNC_RESET_RELEASE="SYNC",
-        p_GSR="DISABLED",
-        i_WEA=write_mask.any(),
-        i_WEB=Const(0, 1),
-        **ports,
-    )
-
-
-def _pdpw16kd(
-    *,
-    write_address: Value,
-    write_data: Value,
-    write_mask: Value,
-    read_address: Value,
-    read_data: Value,
-) -> Instance:
-    """512 words of four bytes of 9, or fewer; reads through the output register."""
-    lanes = [bit + bit // 8 for bit in range(len(write_data))]
-    # The read address counts bits, as DP16KD's do.
-    read = Cat(Const(0, 14 - len(read_address)), read_address)
-    ports: dict[str, object] = {}
-    ports |= {f"i_ADW{i}": write_address[i] for i in range(9)}
-    ports |= {f"i_ADR{i}": read[i] for i in range(14)}
-    ports |= {f"i_BE{i}": write_mask[i] if i < len(write_mask) else Const(0, 1) for i in range(4)}
-    ports |= {f"i_DI{lane}": write_data[i] for i, lane in enumerate(lanes)}
-    ports |= {f"o_DO{lane}": read_data[i] for i, lane in enumerate(lanes)}
-    for port in "WR":
-        ports |= {f"i_CS{port}{i}": Const(0, 1) for i in range(3)}
-        ports |= {f"i_CLK{port}": ClockSignal(), f"p_CLK{port}MUX": f"CLK{port}"}
-        ports |= {f"p_DATA_WIDTH_{port}": 36, f"p_CSDECODE_{port}": "0b000"}
-    return Instance(
-        "PDPW16KD",
-        p_REGMODE="OUTREG",
-        p_RESETMODE="SYNC",
-        p_ASYNC_RESET_RELEASE="SYNC",
-        p_GSR="DISABLED",
-        i_CEW=write_mask.any(),
-        i_CER=Const(1, 1),
-        i_OCER=Const(1, 1),
-        i_RST=Const(0, 1),
-        **ports,
-    )
+def _register(m: Module, value: Value, name: str) -> Signal:
+    register = Signal(Value.cast(value).shape(), name=name, reset_less=True)
+    m.d.sync += register.eq(value)
+    return register

@@ -9,10 +9,10 @@ from typing import Any
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import (
-    LOCAL_READ_LATENCY,
     ExternalMemoryModel,
     LocalMemoryModel,
     make_rng,
+    read_latency,
     start,
     wait_until,
 )
@@ -90,7 +90,7 @@ class Bench:
         self.dut.instructions__stream__valid.value = 0
         self.dut.abort.value = 0
         self.dut.rst.value = 1
-        for _ in range(LOCAL_READ_LATENCY + 1):
+        for _ in range(read_latency() + 1):
             await FallingEdge(self.dut.clk)
         self.dut.rst.value = 0
         await FallingEdge(self.dut.clk)

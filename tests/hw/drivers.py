@@ -5,6 +5,8 @@ read-only phase, everything is settled, and a stream whose `valid` and `ready` a
 transfers at the next rising edge.
 """
 
+import json
+import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -14,7 +16,13 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly
 
-LOCAL_READ_LATENCY = 3
+from gateformer.hw.interfaces import local_read_latency
+from gateformer.spec.config import AcceleratorConfig
+
+
+def read_latency() -> int:
+    """Cycles from a read request of local memory to its response, with the config of the bench."""
+    return local_read_latency(AcceleratorConfig.from_dict(json.loads(os.environ["CONFIG"])))
 
 
 def make_rng(seed: int) -> random.Random:
@@ -154,11 +162,9 @@ class LocalMemoryModel:
 
     async def _run(self) -> None:
         width = 8 * self.word_bytes
-        # The word of a request taken in one cycle is read then and shown LOCAL_READ_LATENCY later.
-        pipes = {
-            prefix: deque([None] * (LOCAL_READ_LATENCY - 1), LOCAL_READ_LATENCY)
-            for prefix in self.reads
-        }
+        # The word of a request taken in one cycle is read then and shown `latency` cycles later.
+        latency = read_latency()
+        pipes = {prefix: deque([None] * (latency - 1), latency) for prefix in self.reads}
         taken: dict[str, int | None] = dict.fromkeys(self.reads)
         while True:
             await FallingEdge(self.dut.clk)

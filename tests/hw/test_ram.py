@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gateformer.boards.yowasp import run_tool
-from gateformer.hw.primitives.ram import WordRam, chunk_depths
+from gateformer.hw.primitives.ecp5_blocks import chunk_depths
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.verilog import to_verilog
 from gateformer.sim.bench import run_bench
 
@@ -110,7 +111,7 @@ endmodule
 
 
 @pytest.mark.parametrize(
-    ("family", "ports", "ordered", "depth", "width_bytes", "model"),
+    ("family", "ports", "wide", "depth", "width_bytes", "model"),
     [
         # Two bytes build in a quarter of the time, and only PDPW16KD holds more.
         ("generic", 2, False, 300, 2, ""),
@@ -125,13 +126,13 @@ endmodule
 def test_random_access(
     family: str,
     ports: int,
-    ordered: bool,
+    wide: bool,
     depth: int,
     width_bytes: int,
     model: str,
     tmp_path: Path,
 ) -> None:
-    ram = WordRam(depth=depth, width_bytes=width_bytes, ports=ports, ordered=ordered, family=family)
+    ram = WordRam(depth=depth, width_bytes=width_bytes, ports=ports, wide=wide, family=family)
     cells = tmp_path / "cells.v"
     cells.write_text(model)
     run_bench(
@@ -142,7 +143,7 @@ def test_random_access(
             "DEPTH": str(depth),
             "WIDTH_BYTES": str(width_bytes),
             "PORTS": str(ports),
-            "ORDERED": str(int(ordered)),
+            "LATENCY": str(ram.latency),
         },
         sources=(cells,) if model else (),
     )
