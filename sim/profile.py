@@ -38,15 +38,18 @@ class Share:
         """Of local and external memory; what DMA moves counts once."""
         return self.loaded + self.stored or self.read + self.written
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, cycles: int) -> dict[str, Any]:
+        """Plain values; utilization and bandwidth are those of so many cycles."""
         return {
             "instructions": self.instructions,
             "busy_cycles": self.busy,
             "waiting_cycles": {reason.value: self.waits.get(reason.value, 0) for reason in Reason},
+            "utilization": self.busy / max(cycles, 1),
             "local_bytes_read": self.read,
             "local_bytes_written": self.written,
             "dram_bytes_loaded": self.loaded,
             "dram_bytes_stored": self.stored,
+            "bytes_per_cycle": self.bytes / max(cycles, 1),
         }
 
 
@@ -142,7 +145,7 @@ class Profile:
                 "bus_share": timeline.dram_beats / cycles,
                 "occupied_cycles": timeline.dram_cycles,
             },
-            "engines": {engine.name: share.as_dict() for engine, share in self.engines.items()},
+            "engines": {e.name: share.as_dict(cycles) for e, share in self.engines.items()},
             "layers": [self._layer(layer) for layer in self.layers],
         }
 
@@ -158,7 +161,7 @@ class Profile:
             "utilization": layer.utilization(self.config),
             "dram_bytes": layer.dram_bytes,
             "dram_bytes_per_cycle": layer.dram_bytes / span,
-            "engines": {engine.name: share.as_dict() for engine, share in layer.engines.items()},
+            "engines": {e.name: share.as_dict(span) for e, share in layer.engines.items()},
         }
 
 
