@@ -1,25 +1,29 @@
 """The scale record of a softmax row: a division, one bit a cycle."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 
 class SerialDivider(Component):
     """(multiplier, selector) = spec.arithmetic.reciprocal(numerator, total).
 
-    `start` is heeded while `busy` is 0 and takes the operands; the result stands from the end of
-    `busy` until the next start. Takes 17 to 33 cycles, never more than LATENCY.
+    `start` is heeded while `busy` is 0 and takes the total; the numerator is asked for bit by bit:
+    `numerator_bit` is its bit `position`, combinationally. The result stands from the end of `busy`
+    until the next start. Takes 17 to 33 cycles, never more than LATENCY.
 
-    The quotient's bits come highest first, so cutting low bits means to stop early: after 32
-    steps nothing is cut, after 28 four bits, and so on. The division stops as soon as another four
-    steps would lead to more than 16 bits.
+    Division without restoring: each step adds the divisor to a negative remainder and subtracts it
+    from another, and the quotient's bit is 1 if the result is not negative. The bits come highest
+    first, so cutting low bits means to stop early: after 32 steps nothing is cut, after 28 four
+    bits, and so on. The division stops as soon as another four steps would lead to more than 16
+    bits.
     """
 
     LATENCY = 34
 
     start: Signal
-    numerator: Signal
     total: Signal
+    position: Signal
+    numerator_bit: Signal
     busy: Signal
     multiplier: Signal
     selector: Signal
@@ -28,8 +32,9 @@ class SerialDivider(Component):
         super().__init__(
             {
                 "start": In(1),
-                "numerator": In(32),
                 "total": In(total_bits),
+                "position": Out(5),
+                "numerator_bit": In(1),
                 "busy": Out(1),
                 "multiplier": Out(16),
                 "selector": Out(2),
@@ -38,43 +43,43 @@ class SerialDivider(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Numerator bits leave at the high end while quotient bits enter at the low one.
-        work = Signal(32, reset_less=True)
-        remainder = Signal.like(self.total, reset_less=True)
+        remainder = Signal(Shape(len(self.total) + 1, signed=True), reset_less=True)
+        quotient = Signal(16, reset_less=True)
         divisor = Signal.like(self.total, reset_less=True)
         count = Signal(range(33), reset_less=True)
 
-        shifted = Signal(len(remainder) + 1)
-        difference = Signal(len(remainder) + 2)
-        fits = Signal()
+        shifted = Signal(Shape(len(remainder) + 1, signed=True))
+        following = Signal.like(remainder)
         stop = Signal()
         m.d.comb += [
-            shifted.eq(Cat(work[-1], remainder)),
-            difference.eq(shifted - divisor),
-            fits.eq(~difference[-1]),
+            shifted.eq(Cat(self.numerator_bit, remainder)),
+            following.eq(Mux(remainder < 0, shifted + divisor, shifted - divisor)),
+            self.position.eq(~count[:5]),
             # Four more steps are one shift by 4: they keep to 16 bits if the top four are 0.
-            stop.eq(count[5] | (count[4] & (count[:2] == 0) & work[12:16].any())),
-            self.multiplier.eq(work[:16]),
+            stop.eq(count[5] | (count[4] & (count[:2] == 0) & quotient[12:].any())),
         ]
-
         with m.If(self.start & ~self.busy):
             m.d.sync += [
                 self.busy.eq(1),
-                work.eq(self.numerator),
                 divisor.eq(self.total),
                 remainder.eq(0),
                 count.eq(0),
             ]
         with m.Elif(self.busy & stop):
-            m.d.sync += [self.busy.eq(0), self.selector.eq(count[2:4] - 1)]
-            with m.If(divisor == 0):
-                m.d.sync += [work[:16].eq(0), self.selector.eq(3)]
-            with m.Elif(count == 16):
-                m.d.sync += [work[:16].eq(0xFFFF), self.selector.eq(0)]
+            m.d.sync += self.busy.eq(0)
         with m.Elif(self.busy):
             m.d.sync += [
-                work.eq(Cat(fits, work)),
-                remainder.eq(Mux(fits, difference, shifted)),
+                quotient.eq(Cat(following >= 0, quotient)),
+                remainder.eq(following),
                 count.eq(count + 1),
             ]
+
+        # A quotient that is still too large after three cuts leaves 16 steps behind it.
+        nothing = Signal(reset_less=True)
+        too_large = Signal(reset_less=True)
+        m.d.sync += [nothing.eq(divisor == 0), too_large.eq(~count[5] & (count[2:4] == 0))]
+        m.d.comb += [
+            self.multiplier.eq(Mux(nothing, 0, quotient | too_large.replicate(16))),
+            self.selector.eq(Mux(nothing, 3, Mux(too_large, 0, count[2:4] - 1))),
+        ]
         return m

@@ -1,15 +1,23 @@
-"""What is constant in a normalized row: from its two sums to a factor, an offset and a shift."""
+"""What is constant in a normalized row: from its two sums to a factor and an offset."""
 
-from amaranth import Array, Cat, Const, Module, Mux, Shape, Signal
+from amaranth import Cat, Module, Mux, Shape, Signal
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.primitives.multiplier import Multiplier
-from gateformer.hw.rsqrt import Rsqrt
-from gateformer.spec.arithmetic import NORM_FRACTION
+from gateformer.spec.arithmetic import NORM_FRACTION, RSQRT_INDEX_BITS, rsqrt_table
 from gateformer.spec.config import AcceleratorConfig
 
-LIMB = 17
-"""Bits of an operand's low part: unsigned, it fits the 18 signed bits of a multiplier."""
+RESULT_SHIFT = 28
+"""Right shift from factor * code + offset to a normalized value."""
+CONSTANT_BITS = 16 + RESULT_SHIFT
+"""Bits of factor and offset; what is above them never reaches the 16 bits of a result."""
+_GAP = 3
+"""Cycles in which the streams run empty between two phases."""
+_WINDOW = 16
+_LOWEST_PLACE = 16 - NORM_FRACTION - RESULT_SHIFT
+"""Place of R's first bit for a variance below 4; each further factor of 4 adds 1."""
+_EARLY_PAIRS = (_GAP + 1) // 2 + 2
+"""Pairs of bits that pass before the variance's first pair is in the window."""
 
 
 def count_bits(config: AcceleratorConfig) -> int:
@@ -30,38 +38,70 @@ def squares_shape(config: AcceleratorConfig) -> Shape:
     return Shape(31 + _sum_growth(config))
 
 
-def factor_shape(config: AcceleratorConfig) -> Shape:
-    """Of -count * root."""
-    return Shape(17 + count_bits(config), signed=True)
+class SerialProduct(Component):
+    """`product` gives the bits of a * (the bits of `bit`), lowest first, LATENCY cycles later.
 
+    One bit of the factor comes in a cycle: to give the product of numbers, its sign bit goes on as
+    long as product bits are wanted. `a` is read while `bit` is 1. After `clear` = 1, with `bit` = 0
+    for two cycles, a new product may begin.
+    """
 
-def offset_shape(config: AcceleratorConfig) -> Shape:
-    """Of total * root, and of count * code * root less that."""
-    return Shape(34 + _sum_growth(config), signed=True)
+    LATENCY = 2
+
+    a: Signal
+    bit: Signal
+    clear: Signal
+    product: Signal
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__({"a": In(shape), "bit": In(1), "clear": In(1), "product": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        addend = Signal.like(self.a, reset_less=True)
+        partial = Signal.like(self.a, reset_less=True)
+        total = partial + addend
+        m.d.sync += [addend.eq(self.a), partial.eq(total >> 1), self.product.eq(total[0])]
+        with m.If(~self.bit):
+            m.d.sync += addend.eq(0)
+        with m.If(self.clear):
+            m.d.sync += partial.eq(0)
+        return m
 
 
 class RowConstants(Component):
-    """The constants of spec.arithmetic.normalize_row for one row.
+    """The constants of spec.arithmetic.normalize_row for one row, a bit a cycle.
 
     With S = `total`, Q = `squares`, C = `count`, (r, e) = rsqrt(C * Q - S**2 + epsilon), s = e + 6
     and f = s mod 4, the normalized value of a code x is
 
-        (`offset` - `factor` * x) >> 4 * `shift`,    4 * shift = s - f,
-        factor = -C * (r >> f),    offset = half - S * (r >> f),    half = 2**(4 * shift - 1).
+        (`factor` * x + `offset`) >> RESULT_SHIFT, modulo 2**16, with
+        R = (r >> f) << (RESULT_SHIFT - s + f), factor = C * R,
+        offset = 2**(RESULT_SHIFT - 1) - S * R, both modulo 2**CONSTANT_BITS:
+
+    the shift of the row is in its constants, so that the lanes need none. `epsilon` is asked for
+    bit by bit: `epsilon_bit` is its bit `position`, combinationally.
 
     `start` is heeded while `busy` is 0; the operands must stay until `busy` is 0 again, and the
-    results stand until the next start. Takes at most `latency` cycles, fewer for larger variances.
+    results stand until the next start. Takes `latency` cycles.
+
+    Two serial multipliers do all of it, lowest bits first. First C times Q and S times S, whose
+    difference runs through a window of 16 bits: with each pair of bits that is not 0, the window
+    holds a new mantissa, the last of which counts, so nothing is shifted to normalize. Then the
+    Newton step, the table's r0 going through (m * ((r0 * r0) >> 16)) >> 14 and
+    3 * 2**16 - that, times r0, each product's bits feeding the next product. Then C and S times
+    R, whose bits begin where the shift says.
     """
 
     start: Signal
     total: Signal
     squares: Signal
     count: Signal
-    epsilon: Signal
+    position: Signal
+    epsilon_bit: Signal
     busy: Signal
     factor: Signal
     offset: Signal
-    shift: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -73,137 +113,169 @@ class RowConstants(Component):
                 "total": In(total_shape(config)),
                 "squares": In(squares_shape(config)),
                 "count": In(count_bits(config)),
-                "epsilon": In(32),
+                "position": Out(5),
+                "epsilon_bit": In(1),
                 "busy": Out(1),
-                "factor": Out(factor_shape(config)),
-                "offset": Out(offset_shape(config)),
-                "shift": Out(3),
+                "factor": Out(CONSTANT_BITS),
+                "offset": Out(CONSTANT_BITS),
             }
         )
+        # A stream's bit i is chosen at time i, is at a product's output at time i + 3, and in the
+        # window at time i + 4. The Newton step's second stream begins when bit 16 of the first is
+        # out, its third when bit 14 of the second is, and r is that one's bits 17 to 32.
+        self.second_at = 16 + 3
+        self.third_at = self.second_at + 14 + 3
+        self.root_at = self.third_at + 17 + 3
+        self.ends = {
+            "VARIANCE": self.variance_bits + 3,
+            "NEWTON": self.root_at + 15,
+            "CONSTANTS": CONSTANT_BITS + 2,
+        }
 
     @property
     def latency(self) -> int:
-        """Most cycles from `start` to the end of `busy`."""
-        return self.variance_bits // 2 + 37
+        """Cycles from `start` to the end of `busy`."""
+        return sum(self.ends.values()) + len(self.ends) * (1 + _GAP)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        config = self.config
-        m.submodules.rsqrt = rsqrt = Rsqrt(width=self.variance_bits, family=config.family)
-        operand = Shape(LIMB + 1, signed=True)
-        m.submodules.multiplier = multiplier = Multiplier(operand, operand, config.family)
-
-        total_low, total_high = self.total[:LIMB], self.total[LIMB:].as_signed()
-        squares = [self.squares[i : i + LIMB] for i in range(0, 3 * LIMB, LIMB)]
-        negative_count = Signal(Shape(count_bits(config) + 1, signed=True))
+        in_phase = {name: Signal(name=f"in_{name.lower()}") for name in self.ends}
+        is_variance, is_newton, is_constants = in_phase.values()
+        # Negative in the gap before a phase, in which the streams run empty.
+        time = Signal(8, reset_less=True)
+        flowing = ~time[-1]
+        ends = Signal()
+        for name, phase in in_phase.items():
+            with m.If(phase):
+                m.d.comb += ends.eq(time == self.ends[name])
+        m.d.sync += time.eq(time + 1)
+        with m.If(ends | ~self.busy):
+            m.d.sync += time.eq(-_GAP)
+        mantissa = Signal(16, reset_less=True)
         root = Signal(16, reset_less=True)
-        half = Signal(1 << 5)
-        s = Signal(range(6 + self.variance_bits // 2 + 1))
+
+        m.submodules.first = first = SerialProduct(Shape(16))
+        m.submodules.second = second = SerialProduct(Shape(max(len(self.total), 17), signed=True))
         m.d.comb += [
-            negative_count.eq(-self.count),
-            s.eq(rsqrt.exponent + (16 - NORM_FRACTION)),
-            self.shift.eq(s >> 2),
+            first.a.eq(Mux(is_newton, root, self.count)),
+            second.a.eq(Mux(is_newton, mantissa, self.total)),
+            first.clear.eq(~flowing),
+            second.clear.eq(~flowing),
         ]
-        for shift in range(1, 8):
-            m.d.comb += half[4 * shift - 1].eq(self.shift == shift)
 
-        # Horner's scheme over limbs, highest first: each step subtracts a product from the
-        # accumulator, which before that may move up by a limb and take in a limb of an addend.
-        # Step: operands a and b, and what comes in from below (None: nothing moves).
-        a_choices = (negative_count, total_low, total_high)
-        b_choices = (*squares, total_low, total_high, root)
-        addends = (
-            Const(0, LIMB),
-            self.epsilon[LIMB:],
-            self.epsilon[:LIMB],
-            half[LIMB:],
-            half[:LIMB],
+        # The place of R's first bit: it moves by one for each pair of bits of the variance. Bit i
+        # of r has its turn when the place is i; the bits below the first place are cut.
+        place = Signal(6, reset_less=True)
+        first_place = Signal(6, reset_less=True)
+        cut = (place[2:4] == 0) & (place[:2] < first_place[:2])
+        root_bit = root.bit_select(Mux(is_newton, time[:4], place[:4]), 1)
+        with m.If(is_variance):
+            m.d.sync += place.eq(place + time[0])
+        with m.Elif(flowing):
+            m.d.sync += place.eq(place + 1)
+        with m.Else():
+            m.d.sync += place.eq(first_place)
+
+        # Newton: the second stream takes bits 16 to 31 of the first product, the third
+        # 3 * 2**16 - t, t being the second product from bit 14 on.
+        middle = Signal(reset_less=True)
+        late = Signal(reset_less=True)
+        top = Signal(reset_less=True)
+        rooting = Signal(reset_less=True)
+        borrow = Signal(reset_less=True)
+        rest = Signal(2)
+        m.d.comb += rest.eq(top - second.product - borrow)
+        m.d.sync += borrow.eq(rest[1])
+        for flag, begin, end in (
+            (middle, self.second_at, self.second_at + 16),
+            (late, self.third_at, None),
+            (rooting, self.root_at, None),
+            (top, self.third_at + 16, self.third_at + 18),
+        ):
+            with m.If(time == begin - 1):
+                m.d.sync += flag.eq(1)
+            if end is not None:
+                with m.If(time == end - 1):
+                    m.d.sync += flag.eq(0)
+            with m.If(~is_newton):
+                m.d.sync += flag.eq(0)
+        with m.If(~late):
+            m.d.sync += borrow.eq(0)
+
+        total = Signal(Shape(64, signed=True))
+        addend_bit = Signal()
+        m.d.comb += [total.eq(self.total), self.position.eq(time)]
+        with m.If(~flowing):
+            m.d.sync += [first.bit.eq(0), second.bit.eq(0), addend_bit.eq(0)]
+        with m.Elif(is_variance):
+            m.d.sync += [
+                first.bit.eq(self.squares.bit_select(time[:6], 1)),
+                second.bit.eq(total.bit_select(time[:6], 1)),
+                addend_bit.eq(self.epsilon_bit & ~time[5]),
+            ]
+        with m.Elif(is_newton):
+            m.d.sync += [
+                first.bit.eq((root_bit & (time[4:7] == 0)) | (late & rest[0])),
+                second.bit.eq(middle & first.product),
+                addend_bit.eq(0),
+            ]
+        with m.Else():
+            root_turn = root_bit & (place[4:] == 0) & ~cut
+            m.d.sync += [
+                first.bit.eq(root_turn),
+                second.bit.eq(root_turn),
+                addend_bit.eq(time == RESULT_SHIFT - 1),
+            ]
+
+        # first - second + addend, with a carry of 0 to 2 that starts at 1.
+        addend = Signal(SerialProduct.LATENCY)
+        carry = Signal(2)
+        total_bits = Signal(3)
+        m.d.sync += addend.eq(Cat(addend_bit, addend))
+        m.d.comb += total_bits.eq(
+            (first.product & is_variance) + ~second.product[0] + addend[-1] + carry
         )
-        count, low, high = range(3)
-        square_low, square_middle, square_high, b_low, b_high, b_root = range(6)
-        variance = (
-            (count, square_high, None),
-            (high, b_high, None),
-            (count, square_middle, 1),
-            (low, b_high, None),
-            (low, b_high, None),
-            (count, square_low, 2),
-            (low, b_low, None),
+        m.d.sync += carry.eq(total_bits[1:])
+
+        window = self.offset[-_WINDOW:]
+        with m.If(flowing & ~is_newton):
+            m.d.sync += self.offset.eq(Cat(self.offset[1:], total_bits[0]))
+        with m.If(is_constants):
+            m.d.sync += self.factor.eq(Cat(self.factor[1:], first.product))
+        with m.If(is_variance & flowing & time[0] & window[-2:].any()):
+            m.d.sync += [mantissa.eq(window), first_place.eq(place)]
+
+        table = Memory(
+            shape=16,
+            depth=1 << RSQRT_INDEX_BITS,
+            init=[int(entry) for entry in rsqrt_table()],
+            attrs={"ram_style": "block"},
         )
-        constants = (
-            (count, b_root, None),
-            (high, b_root, 3),
-            (low, b_root, 4),
-        )
-        steps = variance + constants
+        m.submodules.table = table
+        entry = table.read_port()
+        m.d.comb += entry.addr.eq(mantissa[-RSQRT_INDEX_BITS:])
+        with m.If(is_newton & ~flowing):
+            m.d.sync += root.eq(entry.data)
+        with m.Elif(is_newton & rooting):
+            m.d.sync += root.eq(Cat(root[1:], first.product))
 
-        step = Signal(range(len(steps)), reset_less=True)
-        issue = Signal()
-        with m.If(issue):
-            m.d.sync += step.eq(step + 1)
-
-        # After the issue of a step: 1 its codes, 2 and 3 the multiplier, 3 the subtraction.
-        issued = Signal(3)
-        a_code = Signal(range(len(a_choices)), reset_less=True)
-        b_code = Signal(range(len(b_choices)), reset_less=True)
-        addend_code = Signal(range(len(addends)), reset_less=True)
-        is_factor = Signal(3, reset_less=True)
-        m.d.sync += [
-            issued.eq(Cat(issue, issued)),
-            is_factor.eq(Cat(step == len(variance), is_factor)),
-        ]
-        with m.Switch(step):
-            for i, (a, b, addend) in enumerate(steps):
-                with m.Case(i):
-                    m.d.sync += [a_code.eq(a), b_code.eq(b), addend_code.eq(addend or 0)]
-        m.d.comb += [
-            multiplier.a.eq(Array(a_choices)[a_code]),
-            multiplier.b.eq(Array(b_choices)[b_code]),
-        ]
-        incoming = Signal(LIMB, reset_less=True)
-        addend_1 = Signal.like(addend_code)
-        moves = Signal(reset_less=True)
-        m.d.sync += [
-            addend_1.eq(addend_code),
-            incoming.eq(Array(addends)[addend_1]),
-            moves.eq(addend_1 != 0),
-        ]
-
-        accumulator = Signal(self.variance_bits, reset_less=True)
-        base = Signal.like(accumulator)
-        m.d.comb += base.eq(Mux(moves, Cat(incoming, accumulator), accumulator))
-        with m.If(issued[2] & is_factor[2]):
-            m.d.sync += self.factor.eq(multiplier.p)
-        with m.Elif(issued[2]):
-            m.d.sync += accumulator.eq(base - multiplier.p)
-        m.d.comb += [rsqrt.value.eq(accumulator), self.offset.eq(accumulator)]
-
-        cut = Signal(2, reset_less=True)
-        with m.FSM(name="state"):
-            with m.State("IDLE"), m.If(self.start):
-                m.d.sync += [self.busy.eq(1), accumulator.eq(0), step.eq(0)]
-                m.next = "VARIANCE"
-            with m.State("VARIANCE"):
-                m.d.comb += issue.eq(1)
-                with m.If(step == len(variance) - 1):
-                    m.next = "SETTLE"
-            with m.State("SETTLE"), m.If(issued == 0):
-                m.d.comb += rsqrt.start.eq(1)
-                m.next = "ROOT"
-            with m.State("ROOT"):
-                m.d.sync += [accumulator.eq(0), root.eq(rsqrt.root), cut.eq(s[:2])]
-                with m.If(~rsqrt.busy):
-                    m.next = "CUT"
-            with m.State("CUT"):
-                with m.If(cut != 0):
-                    m.d.sync += [root.eq(root >> 1), cut.eq(cut - 1)]
-                with m.Else():
-                    m.next = "CONSTANTS"
-            with m.State("CONSTANTS"):
-                m.d.comb += issue.eq(1)
-                with m.If(step == len(steps) - 1):
-                    m.next = "FINISH"
-            with m.State("FINISH"), m.If(issued == 0):
-                m.d.sync += self.busy.eq(0)
-                m.next = "IDLE"
+        with m.If(~flowing):
+            m.d.sync += carry.eq(1)
+        with m.If(self.start & ~self.busy):
+            m.d.sync += [
+                self.busy.eq(1),
+                is_variance.eq(1),
+                self.offset.eq(0),
+                # A variance of 0 counts as 1.
+                mantissa.eq(1 << 14),
+                first_place.eq(_LOWEST_PLACE),
+                place.eq(_LOWEST_PLACE - _EARLY_PAIRS),
+            ]
+        with m.If(ends):
+            m.d.sync += [
+                is_variance.eq(0),
+                is_newton.eq(is_variance),
+                is_constants.eq(is_newton),
+                self.busy.eq(~is_constants),
+            ]
         return m

@@ -1,14 +1,23 @@
-"""The vector engine: softmax and norm behind one read port and one write port."""
+"""The vector engine: softmax and norm behind one reader, one ring of rows, and one writer."""
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import Component, Out, connect, flipped
 
 from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
-from gateformer.hw.norm import Norm
+from gateformer.hw.norm import RECORD, Norm
 from gateformer.hw.softmax import Softmax
+from gateformer.hw.vector_ports import (
+    group_bytes,
+    norm_hold,
+    out_layout,
+    row_words,
+    softmax_hold,
+    word_pause,
+)
 from gateformer.hw.vector_reader import RowReader
+from gateformer.hw.vector_row import RowReplay, RowRing
 from gateformer.hw.vector_writer import RowWriter
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine, Opcode
@@ -17,13 +26,11 @@ from gateformer.spec.isa import Engine, Opcode
 class VectorEngine(Component):
     """Executes SOFTMAX, NORM, EXP_TABLE and NORM_GAIN (spec/isa.py), one at a time.
 
-    Rows are pipelined within an instruction, not across two. `busy` is 1 while an instruction is
-    worked on. An instruction with a size of 0, or a NORM without outputs, ends after three cycles.
-    Lengths are within softmax_length and norm_length: the sequencer has checked them.
-
-    Sustained cycles a row, if memory never stalls: softmax ceil(length / word_bytes) * word_bytes /
-    softmax_lanes, at least about 37 (its division); norm ceil(2 * channels / word_bytes) *
-    word_bytes / 2 / norm_lanes, at least about RowConstants.latency + 25.
+    Each row is read once: its statistics are computed while its groups go to a ring, and it is
+    replayed from there while the next row is read. Rows are pipelined within an instruction, not
+    across two. `busy` is 1 while an instruction is worked on. An instruction with a size of 0, or a
+    NORM without outputs, ends after three cycles. Lengths are within softmax_length and
+    norm_length: the sequencer has checked them.
     """
 
     instructions: Any
@@ -46,134 +53,173 @@ class VectorEngine(Component):
         m = Module()
         config = self.config
         word_bytes = config.word_bytes
+        size = group_bytes(config)
         stream = self.instructions.stream
         fields = stream.payload
         m.submodules.reader = reader = RowReader(config)
-        m.submodules.writer = writer = RowWriter(config)
+        m.submodules.ring = ring = RowRing(
+            group_bits=9 * size, row_groups=row_words(config) * word_bytes // size
+        )
+        m.submodules.replay = replay = RowReplay(config)
         m.submodules.softmax = softmax = Softmax(config)
         m.submodules.norm = norm = Norm(config)
+        m.submodules.writer = writer = RowWriter(config)
         connect(m, reader.read, flipped(self.read))
         connect(m, writer.write, flipped(self.write))
 
         # Decoded from the payload, which stays until the instruction is complete: the kind first,
         # then the sizes.
-        is_softmax = Signal()
-        is_norm = Signal()
-        is_exp_table = Signal()
-        is_norm_gain = Signal()
-        for_norm = Signal()
-        is_fill = Signal()
-        m.d.sync += [
-            is_softmax.eq(fields.opcode == Opcode.SOFTMAX),
-            is_norm.eq(fields.opcode == Opcode.NORM),
-            is_exp_table.eq(fields.opcode == Opcode.EXP_TABLE),
-            is_norm_gain.eq(fields.opcode == Opcode.NORM_GAIN),
-            for_norm.eq((fields.opcode == Opcode.NORM) | (fields.opcode == Opcode.NORM_GAIN)),
-            is_fill.eq((fields.opcode == Opcode.EXP_TABLE) | (fields.opcode == Opcode.NORM_GAIN)),
-        ]
+        kinds = {}
+        for opcode in (Opcode.SOFTMAX, Opcode.NORM, Opcode.EXP_TABLE, Opcode.NORM_GAIN):
+            kinds[opcode] = Signal(name=f"is_{opcode.name.lower()}", reset_less=True)
+            m.d.sync += kinds[opcode].eq(fields.opcode == opcode)
+        is_softmax, is_norm, is_exp_table, is_norm_gain = kinds.values()
+        is_fill = is_exp_table | is_norm_gain
 
-        # Bytes of a row, words of a row (rounded up), and cycles for which a word stays.
-        row_bytes = Signal(15)
-        words = Signal(12, reset_less=True)
+        # The last byte of a row and its word. The records of NORM_GAIN are read as rows of a word.
+        last_byte = Signal(13, reset_less=True)
         nothing = Signal(reset_less=True)
-        with m.If(is_softmax):
-            m.d.comb += row_bytes.eq(fields.length)
-        with m.Elif(is_norm):
-            m.d.comb += row_bytes.eq(fields.channels << 1)
-        with m.Elif(is_exp_table):
-            m.d.comb += row_bytes.eq(fields.count)
-        with m.Else():
-            m.d.comb += row_bytes.eq(fields.count << 3)
+        elements = Mux(is_exp_table, fields.count, fields.length)
         m.d.sync += [
-            words.eq((row_bytes + (word_bytes - 1)) >> (word_bytes.bit_length() - 1)),
+            last_byte.eq(Mux(is_norm, elements << 1, elements) - 1),
             # Word 1 holds the rows, or the count of entries.
             nothing.eq(
-                (fields.rows == 0) | (row_bytes == 0) | (is_norm & ~fields.write8 & ~fields.write16)
+                (fields.rows == 0)
+                | ((elements == 0) & ~is_norm_gain)
+                | (is_norm & ~fields.write8 & ~fields.write16)
             ),
         ]
-        with m.If(is_softmax):
-            m.d.comb += reader.last_step.eq(word_bytes // config.softmax_lanes - 1)
-        with m.Elif(is_norm):
-            m.d.comb += reader.last_step.eq(word_bytes // 2 // config.norm_lanes - 1)
-        with m.Elif(is_exp_table):
-            m.d.comb += reader.last_step.eq(word_bytes - 1)
-        with m.Else():
-            m.d.comb += reader.last_step.eq(word_bytes // 8 - 1)
-
+        last_word = Signal(range(row_words(config)))
+        m.d.comb += last_word.eq(Mux(is_norm_gain, 0, last_byte[(word_bytes - 1).bit_length() :]))
+        records = word_bytes // RECORD
+        rows = Mux(is_norm_gain, (fields.count + records - 1) // records, fields.rows)
+        holds = (
+            (is_softmax, softmax_hold(config)),
+            (is_norm, norm_hold(config)),
+            (is_exp_table, size),
+            (is_norm_gain, 1),
+        )
+        begin = Signal()
         start = Signal()
+        for kind, hold in holds:
+            with m.If(kind):
+                m.d.comb += [
+                    reader.hold.eq(hold - 1),
+                    reader.pause.eq(word_pause(config, hold)),
+                    replay.hold.eq(hold - 1),
+                ]
+
+        owed = Signal()
+        in_ring = Signal(range(4))
+        with m.If(reader.row_ended & ~is_fill):
+            m.d.sync += owed.eq(1)
+        with m.If(softmax.row.free | norm.row.free):
+            m.d.sync += owed.eq(0)
+        m.d.sync += in_ring.eq(
+            in_ring + (reader.row_begun & ~is_fill) - (replay.replay.go & replay.replay.end)
+        )
         m.d.comb += [
             reader.start.eq(start),
             reader.address.eq(fields.source_address),
             reader.stride.eq(fields.source_stride),
-            reader.rows.eq(Mux(is_fill, 1, fields.rows)),
-            reader.words.eq(words),
-            writer.start.eq(start),
-            writer.address0.eq(fields.target_address),
-            writer.stride0.eq(fields.target_stride),
-            writer.address1.eq(fields.target16_address),
-            writer.stride1.eq(fields.target16_stride),
-            softmax.start.eq(start & ~for_norm),
+            reader.rows.eq(Mux(is_exp_table, 1, rows)),
+            reader.last_word.eq(last_word),
+            reader.last_byte.eq(last_byte),
+            reader.codes.eq(is_norm),
+            reader.contiguous.eq(is_norm_gain),
+            reader.bound.eq(fields.bound | is_norm.replicate(13)),
+            reader.grows.eq(fields.causal & is_softmax),
+            # Of rows of half the greatest length, three have room.
+            reader.row_free.eq(~in_ring[1] | (~in_ring[0] & ~last_word[-1])),
+            reader.owed.eq(owed),
+            ring.write.eq(reader.source.valid & ~is_fill),
+            ring.write_data.eq(Cat(reader.source.group, reader.source.mask)),
+            ring.read.eq(replay.replay.go),
+            replay.last_word.eq(last_word),
+            replay.room.eq(writer.room),
+            replay.insert.eq(softmax.insert),
+            replay.held_up.eq(softmax.held_up),
+            softmax.start.eq(start),
             softmax.fill.eq(is_exp_table),
-            softmax.rows.eq(fields.rows),
-            softmax.words.eq(words),
-            softmax.length.eq(fields.length),
-            softmax.bound.eq(fields.bound),
-            softmax.causal.eq(fields.causal),
-            softmax.numerator.eq(fields.numerator),
-            norm.start.eq(start & for_norm),
+            softmax.between.eq(replay.between),
+            norm.start.eq(start),
             norm.fill.eq(is_norm_gain),
             norm.output16.eq(fields.output16),
-            norm.rows.eq(fields.rows),
-            norm.words.eq(words),
             norm.channels.eq(fields.channels),
-            norm.epsilon.eq(fields.epsilon),
+            norm.records.eq(fields.count),
             norm.write8.eq(fields.write8),
             norm.write16.eq(fields.write16),
             norm.shift8.eq(fields.shift8),
             norm.shift16.eq(fields.shift16),
         ]
-
-        # The unit at work has the reader and the writer.
-        source, sink = reader.source, writer.sink
-        for unit, chosen in ((softmax, ~for_norm), (norm, for_norm)):
+        # Word 7 is the one's numerator and the other's epsilon.
+        position = Mux(is_softmax, softmax.position, norm.position)
+        word7_bit = fields.epsilon.bit_select(position, 1)
+        m.d.comb += [softmax.numerator_bit.eq(word7_bit), norm.epsilon_bit.eq(word7_bit)]
+        for unit, is_unit, is_filling in (
+            (softmax, is_softmax, is_exp_table),
+            (norm, is_norm, is_norm_gain),
+        ):
             m.d.comb += [
-                unit.source.valid.eq(source.valid & chosen),
-                unit.source.word.eq(source.word),
-                unit.source.step.eq(source.step),
-                unit.source.last.eq(source.last),
-                unit.source.issue.eq(source.issue & chosen),
-                unit.source.issue_last.eq(source.issue_last & chosen),
-                unit.sink.room.eq(sink.room),
+                unit.source.valid.eq(reader.source.valid & (is_unit | is_filling)),
+                unit.source.group.eq(reader.source.group),
+                unit.source.mask.eq(reader.source.mask),
+                unit.source.end.eq(reader.source.end),
+                unit.source.final.eq(reader.source.final),
+                unit.replay.go.eq(replay.replay.go & is_unit),
+                unit.replay.begin.eq(replay.replay.begin),
+                unit.replay.end.eq(replay.replay.end),
+                unit.replay.final.eq(replay.replay.final),
+                unit.row.load.eq(replay.load),
+                unit.groups.eq(ring.read_data[: 8 * size]),
+                unit.masks.eq(ring.read_data[8 * size :]),
             ]
-            with m.If(chosen):
-                m.d.comb += [
-                    source.allow.eq(unit.source.allow),
-                    source.allow_last.eq(unit.source.allow_last),
-                    sink.reserve.eq(unit.sink.reserve),
-                    sink.push.eq(unit.sink.push),
-                    sink.channel.eq(unit.sink.channel),
-                    sink.data.eq(unit.sink.data),
-                    sink.mask.eq(unit.sink.mask),
-                    sink.next_word.eq(unit.sink.next_word),
-                    sink.next_row.eq(unit.sink.next_row),
-                ]
+        # The other unit is not ready, pushes nothing, and its group is 0.
+        group = Signal(out_layout(config))
+        m.d.comb += [
+            replay.ready.eq(softmax.row.ready | norm.row.ready),
+            replay.final.eq(Mux(is_softmax, softmax.row.final, norm.row.final)),
+            group.eq(softmax.group.as_value() | norm.group.as_value()),
+            writer.push.eq(softmax.push | norm.push),
+            writer.group.eq(group),
+            writer.address0.eq(fields.target_address),
+            writer.stride0.eq(fields.target_stride),
+            writer.address1.eq(fields.target16_address),
+            writer.stride1.eq(fields.target16_stride),
+            writer.single.eq(is_norm),
+            writer.start.eq(begin | start),
+            writer.channel.eq(start),
+        ]
+        for channel, width, tail in ((0, 1, writer.tail0), (1, 2, writer.tail1)):
+            used = Signal(range(size), name=f"used{channel}")
+            m.d.comb += [
+                used.eq(fields.channels * width - 1),
+                tail.eq(Cat((used >= i) | ~is_norm for i in range(size))),
+            ]
 
+        done = writer.done | softmax.filled | norm.filled
         with m.FSM(name="state"):
             with m.State("IDLE"), m.If(stream.valid):
                 m.next = "DECODE"
             with m.State("DECODE"):
                 m.d.comb += self.busy.eq(1)
+                m.next = "SIZES"
+            with m.State("SIZES"):
+                m.d.comb += self.busy.eq(1)
                 m.next = "START"
             with m.State("START"):
+                m.d.comb += self.busy.eq(1)
                 with m.If(nothing):
                     m.next = "COMPLETE"
                 with m.Else():
-                    m.d.comb += start.eq(1)
-                    m.next = "RUN"
-                m.d.comb += self.busy.eq(1)
+                    m.d.comb += begin.eq(1)
+                    m.next = "START_1"
+            with m.State("START_1"):
+                m.d.comb += [self.busy.eq(1), start.eq(1)]
+                m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += self.busy.eq(1)
-                with m.If(reader.idle & writer.empty & softmax.done & norm.done):
+                with m.If(done):
                     m.next = "COMPLETE"
             with m.State("COMPLETE"):
                 m.d.comb += [self.busy.eq(1), stream.ready.eq(1)]

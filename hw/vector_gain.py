@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from amaranth import Cat, Module, Shape, Signal
+from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
@@ -11,23 +11,27 @@ from gateformer.hw.primitives.multiplier import Multiplier
 from gateformer.spec.arithmetic import NORM_SHIFTS
 
 CODE = Shape(16, signed=True)
+_LOW = 17
+"""Bits of a value's low part: unsigned, it fits the 18 signed bits of a multiplier."""
 
 
 class GainLane(Component):
     """output = spec.arithmetic.gain(normalized, gain, bias, NORM_SHIFTS[shift], bits).
 
-    The lane keeps `depth` gains and biases, written with `fill`. `address` is that of the value
-    that comes on `normalized` ADDRESS_LEAD cycles later; `output` follows `normalized` LATENCY
-    cycles later. A new value every cycle. `shift` stays.
+    The lane keeps `depth` gains and biases, written with `fill`, the gain and each half of the bias
+    on its own. `address` is that of the value that comes on `normalized` ADDRESS_LEAD cycles later;
+    `output` follows `normalized` LATENCY cycles later. A new value every cycle. `shift` stays.
+
+    Two multipliers take the place of a shifter: times a power of two, the result is always at the
+    same bits.
     """
 
     ADDRESS_LEAD = 2
-    LATENCY = 5
+    LATENCY = 7
 
     fill: Signal
     fill_address: Signal
-    fill_gain: Signal
-    fill_bias: Signal
+    fill_data: Signal
     address: Signal
     normalized: Signal
     shift: Signal
@@ -41,10 +45,9 @@ class GainLane(Component):
         self.family = family
         super().__init__(
             {
-                "fill": In(1),
+                "fill": In(3),
                 "fill_address": In(range(depth)),
-                "fill_gain": In(CODE),
-                "fill_bias": In(Shape(32, signed=True)),
+                "fill_data": In(48),
                 "address": In(range(depth)),
                 "normalized": In(CODE),
                 "shift": In(2),
@@ -54,56 +57,66 @@ class GainLane(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-
-        def table(shape: Shape, data: Value, address: Value, name: str) -> Value:
+        address_1 = Signal.like(self.address, reset_less=True)
+        address_2 = Signal.like(self.address, reset_less=True)
+        m.d.sync += [address_1.eq(self.address), address_2.eq(address_1)]
+        # The gain is there with its value, the bias with their product.
+        kept: list[Signal] = []
+        for i, (name, address) in enumerate(
+            (("gains", self.address), ("biases_low", address_2), ("biases_high", address_2))
+        ):
             # Filling and normalizing are different instructions: never in one cycle.
-            memory = Memory(shape=shape, depth=self.depth, init=[], attrs={"no_rw_check": 1})
+            memory = Memory(shape=16, depth=self.depth, init=[], attrs={"no_rw_check": 1})
             m.submodules[name] = memory
             write, read = memory.write_port(), memory.read_port()
             m.d.comb += [
-                write.en.eq(self.fill),
+                write.en.eq(self.fill[i]),
                 write.addr.eq(self.fill_address),
-                write.data.eq(data),
+                write.data.eq(self.fill_data.word_select(i, 16)),
                 read.addr.eq(address),
             ]
-            return read.data
-
-        gain = Signal(CODE, reset_less=True)
-        bias = Signal(Shape(32, signed=True), reset_less=True)
-        address_1 = Signal.like(self.address, reset_less=True)
-        address_2 = Signal.like(self.address, reset_less=True)
+            kept.append(Signal(16, name=f"{name}_entry", reset_less=True))
+            m.d.sync += kept[-1].eq(read.data)
         m.submodules.multiplier = multiplier = Multiplier(CODE, CODE, self.family)
-        # The gain is there with its value, the bias with their product.
-        m.d.sync += [
-            gain.eq(table(CODE, self.fill_gain, self.address, "gains")),
-            address_1.eq(self.address),
-            address_2.eq(address_1),
-            bias.eq(table(bias.shape(), self.fill_bias, address_2, "biases")),
-        ]
-        m.d.comb += [multiplier.a.eq(self.normalized), multiplier.b.eq(gain)]
+        m.d.comb += [multiplier.a.eq(self.normalized), multiplier.b.eq(kept[0].as_signed())]
         value = Signal(Shape(33, signed=True), reset_less=True)
-        m.d.sync += value.eq(multiplier.p + bias)
+        m.d.sync += value.eq(multiplier.p + Cat(kept[1:]).as_signed())
 
-        # Shifted to one bit more than the output and limited so that the rounding of that bit stays
-        # within the output: the adder of the rounding is short.
+        # What is above the shift, and the bit below it, which rounds.
+        last = NORM_SHIFTS[-1]
+        power = Signal(last - NORM_SHIFTS[0] + 1, reset_less=True)
+        m.d.sync += power.eq(Cat(*(self._is_power(bit) for bit in range(len(power)))))
+        m.submodules.low = low = Multiplier(Shape(_LOW), power.shape(), self.family)
+        m.submodules.high = high = Multiplier(
+            value[_LOW:].as_signed().shape(), power.shape(), self.family
+        )
+        m.d.comb += [
+            low.a.eq(value[:_LOW]),
+            low.b.eq(power),
+            high.a.eq(value[_LOW:].as_signed()),
+            high.b.eq(power),
+        ]
+        # No bit is 1 in both parts.
         width = self.bits + 1
-        windows = []
-        overflows = []
-        for shift in NORM_SHIFTS:
-            shifted = value >> (shift - 1)
-            windows.append(shifted[:width])
-            rest = shifted[width - 1 :]
-            overflows.append(rest.any() & ~rest.all())
-        limited = Signal(Shape(width, signed=True), reset_less=True)
-        window = Signal(width)
-        overflow = Signal()
-        with m.Switch(self.shift):
-            for i in range(len(NORM_SHIFTS)):
-                with m.Case(i):
-                    m.d.comb += [window.eq(windows[i]), overflow.eq(overflows[i])]
-        m.d.sync += limited.eq(window)
-        negative = value[-1]
-        with m.If(overflow | (~negative & window[:-1].all())):
-            m.d.sync += limited.eq(Cat(0, (~negative).replicate(self.bits - 1), negative))
-        m.d.sync += self.output.eq((limited + 1) >> 1)
+        low_part = low.p[last - 1 :]
+        high_part = high.p[last - 1 - _LOW :]
+        rest = Cat(low_part | high_part[: len(low_part)], high_part[len(low_part) :])[width - 1 :]
+        rounded = Signal(self.bits, reset_less=True)
+        overflow = Signal(reset_less=True)
+        negative = Signal(reset_less=True)
+        # The carry in that rounds is a pair of ones below.
+        total = Cat(1, low_part[:width]) + Cat(1, high_part[:width])
+        m.d.sync += [
+            rounded.eq(total[2:]),
+            overflow.eq(rest.any() & ~rest.all()),
+            negative.eq(rest[-1]),
+        ]
+        limit = Cat((~negative).replicate(self.bits - 1), negative)
+        beyond = overflow | (~negative & rounded[-1])
+        m.d.sync += self.output.eq(Mux(beyond, limit, rounded))
         return m
+
+    def _is_power(self, bit: int) -> Value:
+        """Whether 1 << bit moves a value with this shift up to the place of the largest shift."""
+        power = NORM_SHIFTS[-1] - bit
+        return self.shift == NORM_SHIFTS.index(power) if power in NORM_SHIFTS else Const(0, 1)

@@ -1,53 +1,102 @@
-"""What the parts of the vector engine say to each other."""
+"""What the parts of the vector engine say to each other, and the sizes they share."""
 
+from amaranth import unsigned
+from amaranth.hdl import Shape
+from amaranth.lib import data
 from amaranth.lib.wiring import In, Out, Signature
 
 from gateformer.spec.config import AcceleratorConfig
 
 
-class WordSource(Signature):
-    """Words of rows in order, seen from the reader.
+def group_bytes(config: AcceleratorConfig) -> int:
+    """Bytes of a *group*, the piece of a word that the parts pass on: what softmax takes in a
+    cycle, or what the norm takes in two, so that both of its outputs find a cycle for theirs."""
+    return min(8, max(4, config.softmax_lanes, 4 * config.norm_lanes))
 
-    A word stays for `last_step + 1` cycles of the job, counted by `step`; `valid` is 1 in each of
-    them. `last` marks the last word of a row. Words can not be stalled, requests can: the reader
-    prepares one only while `allow` is 1, and the last one of a row only while `allow_last` is 1
-    too; `issue` is 1 for the cycle in which it does, together with `issue_last` for the last word
-    of a row.
+
+def norm_interval(config: AcceleratorConfig) -> int:
+    """Cycles between two steps of the norm unit, each of norm_lanes channels."""
+    return 1 if 4 * config.norm_lanes <= group_bytes(config) else 2
+
+
+def softmax_hold(config: AcceleratorConfig) -> int:
+    """Cycles for which softmax holds a group."""
+    return group_bytes(config) // config.softmax_lanes
+
+
+def norm_hold(config: AcceleratorConfig) -> int:
+    """Cycles for which the norm holds a group."""
+    return group_bytes(config) // (2 * config.norm_lanes) * norm_interval(config)
+
+
+def row_words(config: AcceleratorConfig) -> int:
+    """Words of the longest row."""
+    return max(config.softmax_length, 2 * config.norm_length) // config.word_bytes
+
+
+def hold_shape(config: AcceleratorConfig) -> Shape:
+    """Of the number of cycles, less one, for which a group is held."""
+    longest = max(softmax_hold(config), norm_hold(config), group_bytes(config))
+    return Shape.cast(range(longest))
+
+
+def word_pause(config: AcceleratorConfig, hold: int) -> int:
+    """Cycles between two requests of words whose groups are held for `hold` cycles, less two."""
+    return max(hold * config.word_bytes // group_bytes(config) - 2, 0)
+
+
+def pause_shape(config: AcceleratorConfig) -> Shape:
+    """Of `word_pause`."""
+    return Shape.cast(range(word_pause(config, 1 << hold_shape(config).width) + 1))
+
+
+class GroupSource(Signature):
+    """Groups of rows in order, seen from the reader.
+
+    `valid` is 1 for the first cycle of a group, which stays for the job's hold: `group`, `mask` (a
+    bit for each byte that counts), `end` (the row's last group), `final` (the job's last row).
+    Groups can not be stalled; rows can: the reader asks for a row's last word only while no
+    earlier row is `owed`.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
+        size = group_bytes(config)
         super().__init__(
             {
                 "valid": Out(1),
-                "word": Out(8 * config.word_bytes),
-                "step": Out(range(config.word_bytes)),
-                "last": Out(1),
-                "issue": Out(1),
-                "issue_last": Out(1),
-                "allow": In(1),
-                "allow_last": In(1),
+                "group": Out(8 * size),
+                "mask": Out(size),
+                "end": Out(1),
+                "final": Out(1),
             }
         )
 
 
-class WordSink(Signature):
-    """Words to write, seen from the unit that makes them.
+class RowPort(Signature):
+    """Between the two passes over a row, seen from the unit that computes the row's statistics.
 
-    Pushes can not be stalled: the unit reserves `reserve` places (0 to 2), one for each word that
-    it will push, in a cycle with `room` = 1. `channel` chooses the address: a push moves it to
-    the next row if `next_row`, else to the next word if `next_word`, else it stays.
+    `ready` says that those of the next row are there, `final` that it is the job's last; `load` is
+    1 for a cycle before its first group is replayed. `free` is 1 for a cycle when the statistics of
+    another row may come.
     """
 
-    def __init__(self, config: AcceleratorConfig) -> None:
-        super().__init__(
-            {
-                "room": In(1),
-                "reserve": Out(2),
-                "push": Out(1),
-                "channel": Out(1),
-                "data": Out(8 * config.word_bytes),
-                "mask": Out(config.word_bytes),
-                "next_word": Out(1),
-                "next_row": Out(1),
-            }
-        )
+    def __init__(self) -> None:
+        super().__init__({"ready": Out(1), "final": Out(1), "load": In(1), "free": Out(1)})
+
+
+class Replay(Signature):
+    """A row's second pass, seen from its control.
+
+    `go` is 1 in the cycle before a group comes from the ring, with `begin` for the row's first,
+    `end` for its last, and `final` in the job's last row. The group stays for the job's hold.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"go": Out(1), "begin": Out(1), "end": Out(1), "final": Out(1)})
+
+
+def out_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A group to write: its data, the channel, and whether it ends the row or the job."""
+    return data.StructLayout(
+        {"data": unsigned(8 * group_bytes(config)), "channel": 1, "end": 1, "final": 1}
+    )

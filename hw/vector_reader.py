@@ -1,32 +1,49 @@
-"""Reads rows of words from local memory at the pace at which a vector unit takes them."""
+"""Reads rows of words from local memory at the pace at which a vector unit takes their groups."""
 
 from typing import Any
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Value
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
 
 from gateformer.hw.interfaces import LocalRead, local_read_latency
-from gateformer.hw.vector_ports import WordSource
-from gateformer.hw.vector_row import WordCounter
+from gateformer.hw.vector_ports import GroupSource, group_bytes, hold_shape, pause_shape, row_words
 from gateformer.spec.config import AcceleratorConfig
 
 
 class RowReader(Component):
-    """Reads `rows` rows of `words` words (both at least 1) from `address` on, `stride` words apart.
+    """Reads `rows` rows (at least 1) of `last_word` + 1 words, `stride` words apart or, if
+    `contiguous`, one behind the other.
 
-    The job is taken in the cycle of `start` and must stay until `idle`. Requests are granted at
-    least `last_step + 1` cycles apart; as the memory answers after a fixed time, a word is used up
-    when the next one comes, and one register takes the place of a FIFO. A word is on `source` from
-    the cycle after its response on.
+    The job is taken in the cycle of `start` and must stay until its final group is over. A group is
+    held for `hold` + 1 cycles. A word is requested `pause` + 2 cycles after the last one, so that
+    it is used up when the next one comes. `row_free`: a row may begin. `owed`: no row may end.
+    `row_begun` and `row_ended` are 1 for a cycle when the first and the last word of a row are
+    requested.
+
+    The bytes of a row's groups that count are those up to `last_byte` and, of row 0, before
+    `bound`; with `grows`, each row counts one byte more than the last, up to `last_byte`. With
+    `codes`, of each two mask bits the second says instead whether the row's last byte is in the
+    group.
     """
 
     start: Signal
     address: Signal
     stride: Signal
     rows: Signal
-    words: Signal
-    last_step: Signal
-    idle: Signal
+    last_word: Signal
+    hold: Signal
+    pause: Signal
+    last_byte: Signal
+    bound: Signal
+    grows: Signal
+    codes: Signal
+    contiguous: Signal
+    row_free: Signal
+    owed: Signal
+    row_begun: Signal
+    row_ended: Signal
     read: Any
     source: Any
 
@@ -38,88 +55,144 @@ class RowReader(Component):
                 "address": In(16),
                 "stride": In(16),
                 "rows": In(12),
-                "words": In(12),
-                "last_step": In(range(config.word_bytes)),
-                "idle": Out(1),
+                "last_word": In(range(row_words(config))),
+                "hold": In(hold_shape(config)),
+                "pause": In(pause_shape(config)),
+                "last_byte": In(13),
+                "bound": In(13),
+                "grows": In(1),
+                "codes": In(1),
+                "contiguous": In(1),
+                "row_free": In(1),
+                "owed": In(1),
+                "row_begun": Out(1),
+                "row_ended": Out(1),
                 "read": Out(LocalRead(config)),
-                "source": Out(WordSource(config)),
+                "source": Out(GroupSource(config)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        source, request = self.source, self.read.request
+        ended = self._requests(m)
+        valid, end, group = self._groups(m, ended)
+        self._masks(m, valid, end, group)
+        return m
 
+    def _requests(self, m: Module) -> tuple[Value, Value]:
+        """Asks for words; returns whether the word that comes next is its row's last, its job's
+        last row."""
+        request = self.read.request
         active = Signal()
-        rows_left = Signal(12, reset_less=True)
-        m.submodules.words_counter = words = WordCounter(bits=12)
-        is_last = words.last
-        timer = Signal(range(self.config.word_bytes))
-        request_last = Signal(reset_less=True)
+        # Rows begun, and words asked for in this row.
+        begun = Signal(12, reset_less=True)
+        word = Signal.like(self.last_word, reset_less=True)
+        final = Signal(reset_less=True)
+        last = Signal()
         taken = Signal()
+        pause = Signal.like(self.pause, reset_less=True)
+        first = Signal(reset_less=True)
         m.d.comb += [
             taken.eq(request.valid & request.ready),
-            words.load.eq(self.start | source.issue_last),
-            words.words.eq(self.words),
-            words.advance.eq(source.issue),
-            source.issue.eq(
-                active
-                & (~request.valid | (taken & (self.last_step == 0)))
-                & (timer == 0)
-                & source.allow
-                & (~is_last | source.allow_last)
-            ),
-            source.issue_last.eq(source.issue & is_last),
+            last.eq(word == self.last_word),
+            self.row_begun.eq(taken & first),
+            self.row_ended.eq(taken & last),
         ]
+        m.d.sync += final.eq(begun == self.rows)
+        with m.If(taken):
+            m.d.sync += [word.eq(word + 1), request.valid.eq(0)]
+            m.d.sync += first.eq(last)
+            with m.If(last):
+                m.d.sync += [word.eq(0), begun.eq(begun + 1), active.eq(~final)]
+        with m.Elif(active & (pause == 0) & (self.row_free | ~first) & ~(last & self.owed)):
+            m.d.sync += request.valid.eq(1)
+        with m.If(taken):
+            m.d.sync += pause.eq(self.pause)
+        with m.Elif(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
 
-        with m.If(source.issue):
-            m.d.sync += [request.valid.eq(1), request_last.eq(is_last)]
-            with m.If(is_last):
-                m.d.sync += rows_left.eq(rows_left - 1)
-                m.d.sync += active.eq(rows_left != 1)
-        with m.Elif(request.ready):
-            m.d.sync += request.valid.eq(0)
-
-        # A request prepared in cycle t is granted in t + 1 at the earliest.
-        with m.If(taken & (self.last_step != 0)):
-            m.d.sync += timer.eq(self.last_step - 1)
-        with m.Elif(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
-
-        # The next row's address stands ready; the first row gets there by a step of its own.
-        next_row = Signal(16, reset_less=True)
-        first = Signal()
-        m.d.sync += first.eq(self.start)
-        with m.If(first | (taken & request_last)):
-            m.d.sync += [request.payload.eq(next_row), next_row.eq(next_row + self.stride)]
-        with m.Elif(taken):
-            m.d.sync += request.payload.eq(request.payload + 1)
-
+        base = Signal(16, reset_less=True)
+        address = Signal(16)
+        row_step = last & ~self.contiguous
+        m.d.comb += address.eq(
+            Mux(self.start, 0, Mux(row_step, base, request.payload))
+            + Mux(self.start, self.address, Mux(row_step, self.stride, 1))
+        )
+        with m.If(self.start | taken):
+            m.d.sync += request.payload.eq(address)
+        with m.If(self.start | (taken & last)):
+            m.d.sync += base.eq(address)
         with m.If(self.start):
-            m.d.sync += [
-                rows_left.eq(self.rows),
-                next_row.eq(self.address),
-            ]
-        with m.If(first):
-            m.d.sync += active.eq(1)
+            m.d.sync += [active.eq(1), begun.eq(1), word.eq(0), first.eq(1), pause.eq(0)]
 
-        flying = Signal(local_read_latency(self.config))
-        flying_last = Signal(local_read_latency(self.config), reset_less=True)
-        m.d.sync += [
-            flying.eq(Cat(taken, flying)),
-            flying_last.eq(Cat(request_last, flying_last)),
-        ]
+        flying = Signal(2 * local_read_latency(self.config), reset_less=True)
+        m.d.sync += flying.eq(Cat(last, final, flying))
+        return flying[-2], flying[-1]
+
+    def _groups(self, m: Module, ended: tuple[Value, Value]) -> tuple[Signal, Signal, Value]:
+        """Cuts words into groups; returns valid, end, group."""
+        config = self.config
+        bits = 8 * group_bytes(config)
+        slots = config.word_bytes // group_bytes(config)
+        word = Signal(8 * config.word_bytes, reset_less=True)
+        word_last = Signal(reset_less=True)
+        word_final = Signal(reset_less=True)
+        slot = Signal(range(slots), init=slots - 1)
+        held = Signal.like(self.hold, reset_less=True)
+        valid = Signal()
+        end = Signal()
+        more = Signal()
+        m.d.comb += [end.eq(word_last & (slot == slots - 1)), more.eq(slot != slots - 1)]
         with m.If(self.read.response_valid):
             m.d.sync += [
-                source.valid.eq(1),
-                source.word.eq(self.read.response),
-                source.last.eq(flying_last[-1]),
-                source.step.eq(0),
+                word.eq(self.read.response),
+                word_last.eq(ended[0]),
+                word_final.eq(ended[1]),
+                slot.eq(0),
+                held.eq(self.hold),
+                valid.eq(1),
             ]
-        with m.Elif(source.step == self.last_step):
-            m.d.sync += source.valid.eq(0)
+        with m.Elif((held == 0) & more):
+            m.d.sync += [word.eq(word >> bits), slot.eq(slot + 1), held.eq(self.hold), valid.eq(1)]
         with m.Else():
-            m.d.sync += source.step.eq(source.step + 1)
+            m.d.sync += valid.eq(0)
+            with m.If(held != 0):
+                m.d.sync += held.eq(held - 1)
+        m.d.sync += [self.source.valid.eq(valid), self.source.final.eq(word_final)]
+        with m.If(valid):
+            m.d.sync += self.source.end.eq(end)
+        return valid, end, word[:bits]
 
-        m.d.comb += self.idle.eq(~(first | active | request.valid | flying.any() | source.valid))
-        return m
+    def _masks(self, m: Module, valid: Signal, end: Signal, group: Value) -> None:
+        """Which bytes of a group count: all until the bound or the row's last byte."""
+        config, source = self.config, self.source
+        size = group_bytes(config)
+        low = ceil_log2(size)
+        slots = config.word_bytes // size
+        bound = Signal(13, reset_less=True)
+        number = Signal(range(row_words(config) * slots), reset_less=True)
+        open_ = Signal(reset_less=True)
+        bound_here = Signal()
+        last_here = Signal()
+        m.d.comb += [
+            bound_here.eq(number == bound[low:]),
+            last_here.eq(number == self.last_byte[low:]),
+        ]
+        bits: list[Value] = []
+        for i in range(size):
+            counts = ~last_here | (self.last_byte[:low] >= i)
+            counts &= open_ & (~bound_here | (bound[:low] > i))
+            if i % 2:
+                counts = Mux(self.codes, open_ & last_here, counts)
+            bits.append(counts)
+        mask = Cat(bits)
+        with m.If(valid):
+            m.d.sync += [source.group.eq(group), source.mask.eq(mask), number.eq(number + 1)]
+            with m.If(bound_here | last_here):
+                m.d.sync += open_.eq(0)
+            with m.If(end):
+                m.d.sync += [number.eq(0), open_.eq(1)]
+                with m.If(self.grows):
+                    m.d.sync += bound.eq(bound + 1)
+        with m.If(self.start):
+            m.d.sync += [bound.eq(self.bound), number.eq(0), open_.eq(1)]

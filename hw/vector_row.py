@@ -1,127 +1,190 @@
-"""For units that take rows in groups of lanes: which lanes count, and where rows wait."""
+"""Between the passes: where rows wait, how they are replayed, and how groups are cut up."""
+
+from typing import Any
 
 from amaranth import Cat, Module, Signal
+from amaranth.hdl import Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-
-class LaneCounter(Component):
-    """Which lanes of the group at hand are among the first `total` elements of the row.
-
-    `load` makes the next cycle's group the first of a row; otherwise `advance` moves on to the next
-    group. `total` is read with `load`.
-    """
-
-    load: Signal
-    total: Signal
-    advance: Signal
-    counted: Signal
-
-    def __init__(self, *, lanes: int, bits: int) -> None:
-        self.lanes = lanes
-        super().__init__(
-            {"load": In(1), "total": In(bits), "advance": In(1), "counted": Out(lanes)}
-        )
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        lane_bits = self.lanes.bit_length() - 1
-        left = Signal.like(self.total, reset_less=True)
-        low, high = left[:lane_bits], left[lane_bits:]
-        m.d.comb += self.counted.eq(
-            Cat(high.any() | (low > lane) for lane in range(self.lanes)),
-        )
-        with m.If(self.load):
-            m.d.sync += left.eq(self.total)
-        with m.Elif(self.advance):
-            with m.If(high.any()):
-                m.d.sync += high.eq(high - 1)
-            with m.Else():
-                m.d.sync += low.eq(0)
-        return m
-
-
-class WordCounter(Component):
-    """Whether the word at hand is the `last` of a row of `words` words (at least 1).
-
-    `load` makes the next cycle's word the first of a row; otherwise `advance` moves on to the next
-    word. `last` comes from a register, since all that moves a row waits for it.
-    """
-
-    load: Signal
-    words: Signal
-    advance: Signal
-    last: Signal
-
-    def __init__(self, *, bits: int) -> None:
-        super().__init__({"load": In(1), "words": In(bits), "advance": In(1), "last": Out(1)})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        left = Signal.like(self.words, reset_less=True)
-        with m.If(self.load):
-            m.d.sync += [left.eq(self.words), self.last.eq(self.words == 1)]
-        with m.Elif(self.advance):
-            m.d.sync += [left.eq(left - 1), self.last.eq(left == 2)]
-        return m
+from gateformer.hw.vector_ports import Replay, group_bytes, hold_shape, row_words
+from gateformer.spec.config import AcceleratorConfig
 
 
 class RowRing(Component):
-    """Rows between a unit's first and second pass: a ring of `groups` groups, a power of two.
+    """Groups between a row's first and second pass: a ring with room for two rows.
 
-    `allow` says that a word of `steps` groups has room; `issue` takes that room. Each `write`
-    appends a group. `read` takes the oldest group, on `read_data` in the next cycle. `release`,
-    with the `read` of a word's last group, gives the word's room back.
+    `write` appends a group; `read` takes the oldest one, on `read_data` in the next cycle.
     """
 
-    allow: Signal
-    issue: Signal
     write: Signal
     write_data: Signal
     read: Signal
     read_data: Signal
-    release: Signal
 
-    def __init__(self, *, group_bits: int, groups: int, steps: int) -> None:
-        self.groups = groups
-        self.steps = steps
+    def __init__(self, *, group_bits: int, row_groups: int) -> None:
+        self.groups = 1 << (2 * row_groups - 1).bit_length()
         super().__init__(
             {
-                "allow": Out(1),
-                "issue": In(1),
                 "write": In(1),
                 "write_data": In(group_bits),
                 "read": In(1),
                 "read_data": Out(group_bits),
-                "release": In(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # A group is read after it was written, and written again only after its word's release,
-        # at least a memory access later: no address is read and written in one cycle.
+        # At most two rows are in the ring, and a row is read after it was written: no address is
+        # read and written in one cycle.
         memory = Memory(
             shape=len(self.write_data), depth=self.groups, init=[], attrs={"no_rw_check": 1}
         )
         m.submodules.memory = memory
         write, read = memory.write_port(), memory.read_port()
-        free = Signal(range(self.groups // self.steps + 1), init=self.groups // self.steps)
         m.d.comb += [
             write.en.eq(self.write),
             write.data.eq(self.write_data),
             read.en.eq(self.read),
             self.read_data.eq(read.data),
-            self.allow.eq(free != 0),
         ]
         m.d.sync += [
             write.addr.eq(write.addr + self.write),
             read.addr.eq(read.addr + self.read),
-            free.eq(free + self.release - self.issue),
         ]
         return m
 
 
-def ring_groups(length: int, lanes: int) -> int:
-    """Groups of a ring that holds two rows of `length` elements."""
-    return 1 << (2 * length // lanes - 1).bit_length()
+class RowReplay(Component):
+    """Sends the rows in the ring on their second pass.
+
+    A row of `last_word` + 1 words starts when it is `ready`: `load` is 1 in the cycle before its
+    first `go`. A word starts only while there is `room` and `insert` is 0; groups are `hold` + 1
+    cycles apart. `between`, with `insert`, says that this and the next cycles, until `insert` is 0
+    again, belong to the caller. `held_up`: no row's last word starts.
+    """
+
+    ready: Signal
+    final: Signal
+    last_word: Signal
+    hold: Signal
+    room: Signal
+    insert: Signal
+    held_up: Signal
+    load: Signal
+    between: Signal
+    replay: Any
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "ready": In(1),
+                "final": In(1),
+                "last_word": In(range(row_words(config))),
+                "hold": In(hold_shape(config)),
+                "room": In(1),
+                "insert": In(1),
+                "held_up": In(1),
+                "load": Out(1),
+                "between": Out(1),
+                "replay": Out(Replay()),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        replay = self.replay
+        slots = self.config.word_bytes // group_bytes(self.config)
+        running = Signal()
+        word = Signal.like(self.last_word)
+        slot = Signal(range(slots))
+        held = Signal.like(self.hold)
+        first = Signal(reset_less=True)
+        last = Signal()
+        word_begin = Signal()
+        word_end = Signal()
+        m.d.comb += [
+            last.eq(word == self.last_word),
+            word_begin.eq((slot == 0) & (held == 0)),
+            word_end.eq(slot == slots - 1),
+            self.load.eq(self.ready & ~running & (held == 0)),
+            self.between.eq(self.insert & word_begin & self.room),
+            replay.go.eq(
+                running
+                & (held == 0)
+                & (~word_begin | (self.room & ~self.insert & ~(last & self.held_up)))
+            ),
+            replay.begin.eq(first),
+            replay.end.eq(word_end & last),
+        ]
+        with m.If(replay.go):
+            m.d.sync += first.eq(0)
+            m.d.sync += [held.eq(self.hold), slot.eq(slot + 1)]
+            with m.If(word_end):
+                m.d.sync += [slot.eq(0), word.eq(word + 1)]
+                with m.If(last):
+                    m.d.sync += [word.eq(0), running.eq(0)]
+        with m.Elif(held != 0):
+            m.d.sync += held.eq(held - 1)
+        with m.If(self.load):
+            m.d.sync += [running.eq(1), first.eq(1), replay.final.eq(self.final)]
+        return m
+
+
+class Pieces(Component):
+    """Cuts groups into `count` pieces of `bits` bits, `interval` cycles apart.
+
+    `valid` marks a group's first cycle; group, mask and end stay until all pieces have left. `take`
+    is 1 for the cycle of a piece, the first one in that of `valid`; `last` with the last piece of a
+    group with `end`.
+    """
+
+    valid: Signal
+    group: Signal
+    mask: Signal
+    end: Signal
+    take: Signal
+    piece: Signal
+    counted: Signal
+    last: Signal
+
+    def __init__(self, *, group_bits: int, mask_bits: int, count: int, interval: int) -> None:
+        self.count = count
+        self.interval = interval
+        super().__init__(
+            {
+                "valid": In(1),
+                "group": In(group_bits),
+                "mask": In(mask_bits),
+                "end": In(1),
+                "take": Out(1),
+                "piece": Out(group_bits // count),
+                "counted": Out(mask_bits // count),
+                "last": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        turns: list[Value] = [self.valid]
+        turn: Value = self.valid
+        for delay in range(1, (self.count - 1) * self.interval + 1):
+            following = Signal(name=f"turn_{delay}")
+            m.d.sync += following.eq(turn)
+            turn = following
+            if delay % self.interval == 0:
+                turns.append(turn)
+        m.d.comb += [
+            self.take.eq(Cat(turns).any()),
+            self.last.eq(turns[-1] & self.end),
+            self.piece.eq(self.group[: len(self.piece)]),
+            self.counted.eq(self.mask[: len(self.counted)]),
+        ]
+        for i in range(1, self.count):
+            with m.If(turns[i]):
+                m.d.comb += [
+                    self.piece.eq(self.group.word_select(i, len(self.piece))),
+                    self.counted.eq(self.mask.word_select(i, len(self.counted))),
+                ]
+        return m

@@ -209,8 +209,8 @@ class AcceleratorConfig:
                 f"{unit}_length {length} is no multiple of word_bytes {self.word_bytes}",
             )
         need(
-            2 * self.norm_lanes <= self.word_bytes,
-            f"norm_lanes {self.norm_lanes} of 16 bits exceed word_bytes {self.word_bytes}",
+            self.norm_lanes <= 4,
+            f"norm_lanes is {self.norm_lanes}: a power of two up to 4, which take 8 bytes",
         )
         need(
             self.norm_length <= 1024,

@@ -17,14 +17,13 @@ BITS = int(os.environ["TOTAL_BITS"])
 async def _divide(dut: Any, rng: random.Random, numerator: int, total: int) -> int:
     """One division; checks the result and returns its cycles."""
     dut.start.value = 1
-    dut.numerator.value = numerator
     dut.total.value = total
     await FallingEdge(dut.clk)
     dut.start.value = rng.randrange(2)
-    dut.numerator.value = rng.getrandbits(32)
     dut.total.value = rng.getrandbits(BITS)
     cycles = 1
     while int(dut.busy.value):
+        dut.numerator_bit.value = numerator >> int(dut.position.value) & 1
         await FallingEdge(dut.clk)
         cycles += 1
         if not int(dut.busy.value):

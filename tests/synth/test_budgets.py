@@ -58,13 +58,13 @@ BUDGETS = (
     Budget("InstructionQueues", InstructionQueues, lut_eq=375, ff=1694, bram=4),
     Budget("LocalFetch", LocalFetch, lut_eq=94, ff=91),
     Budget("LocalMemory", LocalMemory, lut_eq=471, ff=655, bram=112),
-    Budget("Norm", Norm, lut_eq=1811, ff=1617, dsp=12, bram=11),
+    Budget("Norm", Norm, lut_eq=741, ff=1069, dsp=10, bram=7),
     Budget("Registers", Registers, lut_eq=182, ff=161),
     Budget("Semaphores", lambda config: Semaphores(), lut_eq=293, ff=114),
     Budget("Sequencer", Sequencer, lut_eq=444, ff=163),
-    Budget("Softmax", Softmax, lut_eq=690, ff=556, bram=5),
+    Budget("Softmax", Softmax, lut_eq=357, ff=383, bram=4),
     Budget("SystolicArray", SystolicArray, lut_eq=3438, ff=4619, dsp=128),
-    Budget("VectorEngine", VectorEngine, lut_eq=2935, ff=2524, dsp=12, bram=16),
+    Budget("VectorEngine", VectorEngine, lut_eq=1670, ff=1876, dsp=10, bram=14),
 )
 
 
