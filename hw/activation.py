@@ -17,8 +17,8 @@ class Activation(Component):
     """epilogue_lanes look-ups a cycle: `results[l]` belongs to `codes[l]` of `latency` cycles ago.
 
     `fill_start` for one cycle begins a new table (or set of parameters); each `fill_valid` from the
-    next cycle on stores one byte. While `fill_valid`, `lookup` must be 0; results are defined for
-    codes given while `lookup` is 1.
+    next cycle on stores one byte. While `fill_valid`, `lookup` must be 0. While `lookup` is 0, so
+    are the results of the next cycle; `lookup` stays 1 while results are under way.
     """
 
     codes: View
@@ -77,7 +77,10 @@ class Activation(Component):
                 read.en.eq(self.lookup),
                 self.results[lane].eq(result),
             ]
-            m.d.sync += result.eq(read.data)
+            with m.If(self.lookup):
+                m.d.sync += result.eq(read.data)
+            with m.Else():
+                m.d.sync += result.eq(0)
 
     def _polynomial(self, m: Module) -> None:
         # Bytes enter at the top and the first ends lowest; what follows the last is padding.
@@ -92,6 +95,7 @@ class Activation(Component):
             m.submodules[f"gelu_{lane}"] = gelu = PolynomialGelu(self.config)
             m.d.comb += [
                 gelu.code.eq(self.codes[lane]),
+                gelu.enable.eq(self.lookup),
                 gelu.bound.eq(parameters[0:12]),
                 gelu.one.eq(parameters[32:52]),
                 gelu.multiplier.eq(parameters[64:80]),
@@ -104,12 +108,14 @@ class Activation(Component):
 class PolynomialGelu(Component):
     """`polynomial_gelu` of gateformer.spec.arithmetic for one code a cycle, LATENCY cycles later.
 
-    The parameters stay while codes are under way.
+    The parameters and `enable` stay while codes are under way; a cycle without `enable` makes the
+    next result 0.
     """
 
     LATENCY = 16
 
     code: Signal
+    enable: Signal
     bound: Signal
     one: Signal
     multiplier: Signal
@@ -122,6 +128,7 @@ class PolynomialGelu(Component):
         super().__init__(
             {
                 "code": In(signed(config.activation_bits)),
+                "enable": In(1),
                 "bound": In(12),
                 "one": In(20),
                 "multiplier": In(16),
@@ -175,7 +182,12 @@ class PolynomialGelu(Component):
         m.d.comb += moved.eq(rounded + self.zero)
         within = moved[7:].all() | ~moved[7:].any()
         limit = Mux(moved < 0, -128, 127)
-        m.d.comb += self.result.eq(register(Mux(within, moved, limit), signed(8), "limited"))
+        result = Signal(signed(8), reset_less=True)
+        m.d.comb += self.result.eq(result)
+        with m.If(self.enable):
+            m.d.sync += result.eq(Mux(within, moved, limit))
+        with m.Else():
+            m.d.sync += result.eq(0)
         return m
 
     def _product(

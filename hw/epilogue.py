@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -12,12 +12,17 @@ from gateformer.hw.epilogue_address import EpilogueAddress
 from gateformer.hw.epilogue_lane import ScalingLane
 from gateformer.hw.epilogue_operands import EpilogueOperands
 from gateformer.hw.epilogue_pack import WordPacker
+from gateformer.hw.epilogue_pipeline import delayed
 from gateformer.hw.epilogue_queue import Outstanding, Queue
-from gateformer.hw.epilogue_walk import EpilogueWalk, Kind, column_layout
-from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite, local_read_latency
+from gateformer.hw.epilogue_walk import EpilogueWalk, beat_layout
+from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
 from gateformer.hw.parameter_loader import ParameterLoader
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine, Format, Opcode
+
+_BEATS = 16
+"""Beats that wait for their operands: as many as pass from a request to its word. They bound the
+words asked for, too: a beat asks for one at most, which is taken in the cycle after its issue."""
 
 
 def _power_of_two(value: int) -> int:
@@ -28,11 +33,12 @@ def _power_of_two(value: int) -> int:
 class Epilogue(Component):
     """Executes the output half of GEMM and ACTIVATION_TABLE, and LOAD_P beside them.
 
-    A walk (`EpilogueWalk`) runs ahead of the columns and asks for operands and addresses. A column
-    is issued when there is room for its output, its tile is complete and its operands have arrived;
-    after that nothing stalls it. Lane l runs l cycles behind lane 0, so that the lanes share the
-    queues of operands and of words without ever meeting there: pieces of the walk start and end at
-    least epilogue_lanes cycles apart, or twice that when each brings two operands.
+    A walk (`EpilogueWalk`) runs ahead of the columns and asks for operands and addresses. A beat of
+    it is issued when its tile is complete and the word that it takes has arrived; after that
+    nothing stalls it. Lane l runs l cycles behind lane 0, so that the lanes share the queues of
+    operands and of words without ever meeting there.
+
+    An output takes a cycle of its lane, an INT32 two.
 
     One instruction at a time: the next one starts when the last write of this one was taken.
     `busy`: a column was issued in the cycle before.
@@ -68,10 +74,8 @@ class Epilogue(Component):
         m.submodules.address = address = EpilogueAddress(config)
         m.submodules.operands = operands = EpilogueOperands(config)
         m.submodules.activation = activation = Activation(config)
-        # A piece waits in the queue until the words asked for beside its last column are back.
-        way = 9 + local_read_latency(config)
-        depth = _power_of_two(way + min(config.cols, config.word_bytes // 2))
-        m.submodules.columns = columns = Queue(column_layout(config), depth)
+        m.submodules.beats = beats = Queue(beat_layout(config), _BEATS)
+        m.submodules.waiting = waiting = Outstanding(_BEATS)
         connect(m, flipped(self.load_p), parameters.instructions)
         connect(m, flipped(self.read_p), parameters.read)
         connect(m, flipped(self.read), operands.read)
@@ -83,44 +87,49 @@ class Epilogue(Component):
         # An instruction is there two cycles before it starts.
         m.d.sync += table.eq(instruction.opcode == Opcode.ACTIVATION_TABLE)
 
-        m.submodules.writes = writes = Outstanding(self._write_depth(activation))
+        lanes = [
+            ScalingLane(config, activation_latency=activation.latency)
+            for _ in range(config.epilogue_lanes)
+        ]
+        latency = SUMS_LATENCY + lanes[0].output_time
+        m.submodules.writes = writes = Outstanding(self._write_depth(latency))
         m.d.comb += [
             walk.record_base.eq(parameters.base),
-            walk.column_room.eq(columns.room),
-            walk.read_room.eq(operands.room),
-            walk.write_room.eq(writes.room),
-            columns.push.eq(walk.column_push),
-            columns.data.eq(walk.column),
-            operands.begin.eq(walk.wanted & (walk.kind != Kind.OUT)),
-            writes.begin.eq(walk.wanted & (walk.kind == Kind.OUT)),
+            walk.room.eq(waiting.room & writes.room),
+            beats.push.eq(walk.push),
+            beats.data.eq(walk.beat),
+            waiting.begin.eq(walk.step),
+            waiting.finish.eq(beats.pop),
+            writes.begin.eq(walk.wanted & walk.kind.out),
             writes.finish.eq(self.write.request.valid & self.write.request.ready),
             address.wanted.eq(walk.wanted),
             address.kind.eq(walk.kind),
             address.row.eq(walk.row),
-            address.word.eq(walk.word),
+            address.column.eq(walk.j),
             operands.push.eq(address.read),
             operands.address.eq(address.address),
         ]
-        issue = self._issue(m, columns, operands, table)
-        self._lanes(m, columns.head, issue, table, parameters, operands, activation, address)
+        visit = self._issue(m, beats, operands, table)
+        words = self._lanes(m, beats.head, visit & ~table, lanes, parameters, operands, activation)
+        self._write(m, words, address, writes.limit)
         m.d.comb += [
             activation.fill_start.eq(walk.start & table),
             activation.fill_valid.eq(operands.table_valid),
             activation.fill_byte.eq(operands.table_byte),
             activation.lookup.eq(instruction.activation & ~table),
         ]
-        m.d.sync += self.busy.eq(issue)
-        done = ~walk.running & columns.empty & operands.none & writes.none
+        m.d.sync += self.busy.eq(visit)
+        done = ~walk.running & waiting.none & operands.none & writes.none
         self._control(m, walk, parameters, table, done)
         return m
 
-    def _write_depth(self, activation: Activation) -> int:
-        """Words under way: as many as are written in the time from an address to its write."""
+    def _write_depth(self, latency: int) -> int:
+        """Words under way: as many as are written from a step of the walk to its write."""
         config = self.config
         lanes, width = config.epilogue_lanes, config.word_bytes
-        time = 14 + 3 * local_read_latency(config) + activation.latency
+        time = latency + 8
         words = min(time, max(time * lanes // config.cols, time * 2 * lanes // width))
-        return max(16, _power_of_two(words), _power_of_two(2 * lanes))
+        return max(16, _power_of_two(words))
 
     def _control(
         self,
@@ -163,186 +172,134 @@ class Epilogue(Component):
                 m.d.comb += parameters.release.eq(instruction.release_p & ~table)
                 m.next = "IDLE"
 
-    def _issue(self, m: Module, columns: Queue, operands: EpilogueOperands, table: Value) -> Signal:
-        """Takes the next column from the queue when it can run; returns when that is."""
-        config, instruction = self.config, self.instructions.stream.payload
-        lanes = config.epilogue_lanes
-        word_log = (config.word_bytes - 1).bit_length()
-        column = columns.head
+    def _issue(self, m: Module, beats: Queue, operands: EpilogueOperands, table: Value) -> Signal:
+        """Takes the next beat when it can run; returns 1 while it visits a column."""
+        beat = beats.head
+        ready = Signal()
         issue = Signal()
-        first = Signal(init=1)
-        last = Signal()
-        with_operands = Signal()
-        distance = Signal(range(2 * lanes))
-        both = instruction.addend & instruction.residual & ~table
-        m.d.comb += last.eq(column.emit | (instruction.addend & column.low[: word_log - 2].all()))
-        m.d.sync += [
-            with_operands.eq(instruction.addend | instruction.residual | table),
-            distance.eq(Mux(both, 2 * lanes - 1, lanes - 1)),
-        ]
-        since_first = Signal(range(2 * lanes))
-        since_last = Signal(range(2 * lanes))
-        for wait, mark in ((since_first, first), (since_last, last)):
-            with m.If(issue & mark):
-                m.d.sync += wait.eq(distance)
-            with m.Elif(wait != 0):
-                m.d.sync += wait.eq(wait - 1)
-        m.d.comb += issue.eq(
-            columns.valid
-            & (self.tiles.tile_valid | table)
-            & ~(first & ((with_operands & ~operands.enough) | (since_first != 0)))
-            & ~(last & (since_last != 0))
-        )
-        with m.If(issue):
-            m.d.sync += first.eq(last)
+        visit = Signal()
         m.d.comb += [
-            columns.pop.eq(issue),
-            self.tiles.set.eq(column.set),
-            self.tiles.column.eq(column.column),
-            self.tiles.release.eq(issue & column.release),
-            operands.column.eq(issue),
-            operands.use.eq(issue & first),
-            operands.low.eq(column.low),
+            ready.eq(beats.valid & (operands.available | ~(beat.load_addend | beat.load_residual))),
+            issue.eq(ready & (self.tiles.tile_valid | ~beat.visit | table)),
+            visit.eq(issue & beat.visit),
+            beats.pop.eq(issue),
+            self.tiles.set.eq(beat.set),
+            self.tiles.column.eq(beat.column),
+            self.tiles.release.eq(issue & beat.release),
+            operands.visit.eq(visit),
+            operands.low.eq(beat.low),
+            operands.lanes.eq(beat.lanes),
+            operands.load_addend.eq(issue & beat.load_addend),
+            operands.load_residual.eq(issue & beat.load_residual),
         ]
-        return issue
+        return visit
 
     def _lanes(
         self,
         m: Module,
-        column: data.View,
-        issue: Signal,
-        table: Signal,
+        beat: data.View,
+        valid: Value,
+        lanes: list[ScalingLane],
         parameters: ParameterLoader,
         operands: EpilogueOperands,
         activation: Activation,
-        address: EpilogueAddress,
-    ) -> None:
-        """Everything behind the issue: a pipeline that never stalls."""
+    ) -> list[tuple[Value, Value, Value]]:
+        """Everything behind the issue: a pipeline that never stalls.
+
+        Returns for each lane (whether a word is complete, its data, its mask).
+        """
         config, instruction = self.config, self.instructions.stream.payload
-        lanes = config.epilogue_lanes
-        wide = instruction.format == Format.INT16
-        total = instruction.format == Format.INT32
-        residual_time = operands.residual_latency - SUMS_LATENCY
-        scaling = [ScalingLane(config, residual_time=residual_time) for _ in range(lanes)]
-        times = {
-            "total": SUMS_LATENCY + ScalingLane.TOTAL_TIME,
-            "result": SUMS_LATENCY + scaling[0].result_time,
-            "activation": SUMS_LATENCY + scaling[0].code_time + activation.latency,
-        }
+        mode = Signal(lanes[0].mode.shape())
+        narrow = Signal()
+        m.d.sync += [
+            mode.activation.eq(instruction.activation),
+            mode.total.eq(instruction.format == Format.INT32),
+            mode.wide.eq(instruction.format != Format.INT8),
+            narrow.eq(instruction.format == Format.INT8),
+        ]
         layout = data.StructLayout(
-            {"valid": 1, "emit": 1, "low": range(config.word_bytes), "lanes": lanes}
+            {"valid": 1, "emit": 1, "low": range(config.word_bytes), "lanes": len(lanes)}
         )
         moving = [Signal(layout, name="moving_0")]
         m.d.comb += [
-            moving[0].valid.eq(issue & ~table),
-            moving[0].emit.eq(issue & column.emit & ~table),
-            moving[0].low.eq(column.low),
-            moving[0].lanes.eq(column.lanes),
+            moving[0].valid.eq(valid),
+            moving[0].emit.eq(valid & beat.emit),
+            moving[0].low.eq(beat.low),
+            moving[0].lanes.eq(beat.lanes),
         ]
-        for time in range(1, max(*times.values(), lanes) + 1):
+        last = SUMS_LATENCY + lanes[0].output_time
+        for time in range(1, last + len(lanes)):
             moving.append(Signal(layout, name=f"moving_{time}"))
             m.d.sync += moving[time].eq(moving[time - 1])
-            # What has left early is still under way when the next instruction leaves later.
-            with m.If(self.instructions.stream.ready):
-                m.d.sync += [moving[time].valid.eq(0), moving[time].emit.eq(0)]
 
-        # The outputs leave the pipeline where they are ready: all of an instruction's at one place.
-        leaving = Signal(layout)
-        with m.If(total):
-            m.d.comb += leaving.eq(moving[times["total"]])
-        with m.Elif(instruction.activation):
-            m.d.comb += leaving.eq(moving[times["activation"]])
-        with m.Else():
-            m.d.comb += leaving.eq(moving[times["result"]])
-        taken = Signal(config.word_bytes)
-        emit = Signal()
-        exists = Signal(lanes, reset_less=True)
+        taken: Value = Signal(config.word_bytes)
+        mask: Value = Signal(config.word_bytes, reset_less=True)
+        emitted = Signal()
+        leaving = moving[last - 1]
         m.d.sync += [
-            taken.eq(Mux(leaving.valid, self._bytes(leaving.low), 0)),
-            emit.eq(leaving.emit),
-            exists.eq(leaving.lanes),
+            taken.eq(Mux(leaving.valid, self._bytes(leaving.low, narrow), 0)),
+            emitted.eq(moving[last].emit),
+            mask.eq(taken | Mux(emitted, 0, mask)),
         ]
-
-        record = column.record
-        packers = []
-        for lane, unit in enumerate(scaling):
+        words: list[tuple[Value, Value, Value]] = []
+        record: Value = beat.record
+        for lane, unit in enumerate(lanes):
             m.submodules[f"lane_{lane}"] = unit
-            sum_ = self.tiles.sums[lane]
-            for _ in range(lane):
-                late = Signal.like(sum_, name=f"sum_{lane}_late", reset_less=True)
-                m.d.sync += late.eq(sum_)
-                sum_ = late
-            late = Signal(range(config.p_depth), name=f"record_{lane}", reset_less=True)
-            m.d.sync += late.eq(record if lane == 0 else self._next_record(record))
-            record = late
-            residual = operands.residuals[lane]
-            for _ in range(unit.residual_time - residual_time):
-                late = Signal.like(residual, name=f"residual_{lane}_late", reset_less=True)
-                m.d.sync += late.eq(residual)
-                residual = late
+            previous = record if lane == 0 else self._next_record(record)
+            record = Signal(range(config.p_depth), name=f"record_{lane}", reset_less=True)
             now = moving[1 + lane]
+            residual_wait = SUMS_LATENCY + unit.RESIDUAL_TIME - operands.RESIDUAL_LATENCY
+            m.d.sync += record.eq(previous)
             m.d.comb += [
                 parameters.enable[lane].eq(now.valid & now.lanes[lane]),
                 parameters.addresses[lane].eq(record),
-                unit.sum.eq(sum_),
+                unit.sum.eq(delayed(m, self.tiles.sums[lane], lane, f"sum_{lane}")),
+                unit.upper.eq(moving[SUMS_LATENCY + lane].low[0]),
                 unit.record.eq(parameters.records[lane]),
                 unit.addend.eq(operands.addends[lane]),
-                unit.residual.eq(residual),
-                unit.activation.eq(instruction.activation),
-                unit.wide.eq(wide),
+                unit.residual.eq(
+                    delayed(m, operands.residuals[lane], residual_wait, f"residual_{lane}")
+                ),
+                unit.mode.eq(mode),
                 activation.codes[lane].eq(unit.code),
+                unit.activated.eq(activation.results[lane]),
             ]
-
             m.submodules[f"packer_{lane}"] = packer = WordPacker(config)
-            output = Signal(32, name=f"output_{lane}", reset_less=True)
-            narrow = Mux(instruction.activation, activation.results[lane], unit.result)[:8]
-            upper = Mux(wide, unit.result[8:], narrow)
-            with m.If(total):
-                m.d.sync += output.eq(unit.total)
-            with m.Else():
-                m.d.sync += output.eq(Cat(narrow, upper, narrow, upper))
-            if lane:
-                previous = taken, emit, exists
-                taken, emit = Signal.like(taken), Signal.like(emit)
-                exists = Signal.like(exists, reset_less=True)
-                m.d.sync += [
-                    signal.eq(old)
-                    for signal, old in zip((taken, emit, exists), previous, strict=True)
-                ]
-            m.d.comb += [
-                packer.output.eq(output),
-                packer.bytes.eq(taken),
-                packer.emit.eq(emit),
-                packer.exists.eq(exists[lane]),
-            ]
-            packers.append(packer)
-        self._write(m, packers, activation, address)
+            m.d.comb += [packer.output.eq(unit.output), packer.bytes.eq(taken)]
+            push = Signal(name=f"push_{lane}")
+            exists = Signal(name=f"exists_{lane}", reset_less=True)
+            m.d.sync += exists.eq(moving[last + lane].lanes[lane])
+            m.d.comb += push.eq(emitted & exists)
+            words.append((push, packer.word, mask))
+            if lane + 1 < len(lanes):
+                taken = delayed(m, taken, 1, f"taken_{lane}")
+                mask = delayed(m, mask, 1, f"mask_{lane}")
+                emitted = delayed(m, emitted, 1, f"emitted_{lane}")
+        return words
 
-    def _bytes(self, low: Value) -> Value:
-        """The bytes of a word that an output of the instruction's format takes."""
-        options = []
-        for size in Format:
-            places = self.config.word_bytes >> size
-            place = low[: (places - 1).bit_length()]
-            options.append(Cat((place == i).replicate(1 << size) for i in range(places)))
-        return Array(options)[self.instructions.stream.payload.format]
+    def _bytes(self, low: Value, narrow: Value) -> Value:
+        """The bytes of a word that an output takes: one, or two of 16 bits."""
+        result = []
+        for i in range(self.config.word_bytes):
+            result.append(Mux(narrow, low == i, low[: len(low) - 1] == i // 2))
+        return Cat(result)
 
     def _next_record(self, record: Value) -> Value:
         """The record of the next lane: by row it is the next one, by column the same."""
         depth = self.config.p_depth
         by_row = self.instructions.stream.payload.by_row
-        return Mux(by_row & (record == depth - 1), Const(0), record + by_row)
+        following = record + by_row
+        return following if depth & (depth - 1) == 0 else Mux(following == depth, 0, following)
 
     def _write(
         self,
         m: Module,
-        packers: list[WordPacker],
-        activation: Activation,
+        lanes: list[tuple[Value, Value, Value]],
         address: EpilogueAddress,
+        depth: int,
     ) -> None:
         """Words meet their addresses in front of the write port. Both queues hold what `writes`
         counts, so neither can overflow."""
-        depth = self._write_depth(activation)
         layout = data.StructLayout(
             {"data": 8 * self.config.word_bytes, "mask": self.config.word_bytes}
         )
@@ -350,9 +307,9 @@ class Epilogue(Component):
         m.submodules.addresses = addresses = Queue(16, depth)
         request = self.write.request
         m.d.comb += [
-            words.push.eq(Cat(packer.push for packer in packers).any()),
-            words.data.data.eq(packers[0].word),
-            words.data.mask.eq(packers[0].mask),
+            words.push.eq(Cat(push for push, _, _ in lanes).any()),
+            words.data.data.eq(lanes[0][1]),
+            words.data.mask.eq(lanes[0][2]),
             addresses.push.eq(address.write),
             addresses.data.eq(address.address),
             # A word's address is ready long before the word.
@@ -363,9 +320,6 @@ class Epilogue(Component):
             words.pop.eq(request.valid & request.ready),
             addresses.pop.eq(request.valid & request.ready),
         ]
-        for packer in packers[1:]:
-            with m.If(packer.push):
-                m.d.comb += [
-                    words.data.data.eq(packer.word),
-                    words.data.mask.eq(packer.mask),
-                ]
+        for push, word, mask in lanes[1:]:
+            with m.If(push):
+                m.d.comb += [words.data.data.eq(word), words.data.mask.eq(mask)]

@@ -1,45 +1,53 @@
 """The epilogue's reads: operand words from local memory to the elements that the lanes add."""
 
+from functools import reduce
+from operator import or_
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.data import View
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.accumulator_buffer import SUMS_LATENCY
-from gateformer.hw.epilogue_queue import Outstanding, Queue
+from gateformer.hw.epilogue_pipeline import cleared, delayed
+from gateformer.hw.epilogue_queue import Queue
 from gateformer.hw.interfaces import LocalRead, instruction_layout
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Engine, Opcode
+from gateformer.spec.isa import Engine, Format, Opcode
+
+_DEPTH = 16
 
 
 class EpilogueOperands(Component):
     """Queues reads and their words, and hands every lane its elements.
 
-    `begin` announces a read while `room`; its address follows later with `push`. A piece of columns
-    uses epilogue_lanes words of each of its operands, the addend's first. `enough`: the words of
-    the next piece are here. `use` with a column says that the column is the first of a piece, `low`
-    is its place in the word; lane l has its addend ADDEND_LATENCY + l cycles later and its residual
-    `residual_latency` + l cycles later (0 where the instruction wants none). Pieces start at least
-    as many cycles apart as they use words.
+    An address comes with `push`; at most 16 words are asked for and not taken. `available`: there
+    is a word for each of `lanes`; a beat with `load_addend` or `load_residual` takes them, for lane
+    l in the l-th cycle after the next. `lanes`, `visit` and `low` are the beat's (see
+    `beat_layout`); `visit` and the loads are 0 in a cycle without a beat.
 
-    For ACTIVATION_TABLE the byte of `column` is `table_byte` while `table_valid`. `none`: all reads
-    were used and no byte is under way.
+    Lane l has the addend of a beat SUMS_LATENCY + l cycles later, as two halves to be ORed, and the
+    residual RESIDUAL_LATENCY + l cycles later; each is 0 where the instruction wants none.
+
+    For ACTIVATION_TABLE the byte of a beat is `table_byte` while `table_valid`. `none`: no byte is
+    under way.
     """
 
-    ADDEND_LATENCY = SUMS_LATENCY + 1
+    RESIDUAL_LATENCY = SUMS_LATENCY + 1
+    _LOADED = 2
+    """Cycles from a beat to the word in its lane's register."""
 
     instruction: Any
     read: Any
-    begin: Signal
-    room: Signal
     push: Signal
     address: Signal
-    column: Signal
-    use: Signal
+    available: Signal
+    lanes: Signal
+    load_addend: Signal
+    load_residual: Signal
+    visit: Signal
     low: Signal
-    enough: Signal
     none: Signal
     addends: View
     residuals: View
@@ -49,22 +57,20 @@ class EpilogueOperands(Component):
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
         lanes = config.epilogue_lanes
-        self.depth = max(32, 1 << (4 * lanes - 1).bit_length())
-        self.residual_latency = self.ADDEND_LATENCY + lanes
         super().__init__(
             {
                 "instruction": In(instruction_layout(Engine.EPILOGUE)),
                 "read": Out(LocalRead(config)),
-                "begin": In(1),
-                "room": Out(1),
                 "push": In(1),
                 "address": In(16),
-                "column": In(1),
-                "use": In(1),
+                "available": Out(1),
+                "lanes": In(lanes),
+                "load_addend": In(1),
+                "load_residual": In(1),
+                "visit": In(1),
                 "low": In(range(config.word_bytes)),
-                "enough": Out(1),
                 "none": Out(1),
-                "addends": Out(data.ArrayLayout(signed(32), lanes)),
+                "addends": Out(data.ArrayLayout(data.ArrayLayout(signed(32), 2), lanes)),
                 "residuals": Out(data.ArrayLayout(signed(16), lanes)),
                 "table_valid": Out(1),
                 "table_byte": Out(8),
@@ -74,23 +80,9 @@ class EpilogueOperands(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config, instruction = self.config, self.instruction
-        lanes = config.epilogue_lanes
-        # Decoded before the first column, to keep the opcode out of the paths of a column.
-        table, residual, used_any = Signal(), Signal(), Signal()
-        needed = Signal(range(2 * lanes + 1))
-        is_table = instruction.opcode == Opcode.ACTIVATION_TABLE
-        has_residual = instruction.residual | is_table
-        m.d.sync += [
-            table.eq(is_table),
-            residual.eq(has_residual),
-            used_any.eq(instruction.addend | has_residual),
-            needed.eq(Mux(instruction.addend & has_residual, 2 * lanes, lanes)),
-        ]
-        word_log = (config.word_bytes - 1).bit_length()
-
-        m.submodules.requests = requests = Queue(unsigned(16), self.depth)
-        m.submodules.words = words = Queue(unsigned(8 * config.word_bytes), self.depth)
-        m.submodules.outstanding = outstanding = Outstanding(self.depth)
+        word_bits = 8 * config.word_bytes
+        m.submodules.requests = requests = Queue(unsigned(16), _DEPTH)
+        m.submodules.words = words = Queue(unsigned(word_bits), _DEPTH)
         m.d.comb += [
             requests.push.eq(self.push),
             requests.data.eq(self.address),
@@ -99,66 +91,84 @@ class EpilogueOperands(Component):
             requests.pop.eq(requests.valid & self.read.request.ready),
             words.push.eq(self.read.response_valid),
             words.data.eq(self.read.response),
-            outstanding.begin.eq(self.begin),
-            outstanding.finish.eq(words.pop),
-            self.room.eq(outstanding.room),
+            self.available.eq(words.valid & ~words.pop & self._follow(words)),
         ]
 
-        arrived = Signal(range(self.depth + 1))
-        m.d.comb += self.enough.eq(arrived >= needed)
-        used = Mux(self.use & used_any, needed, 0)
-        m.d.sync += arrived.eq(arrived + self.read.response_valid - used)
+        # The elements of a word that are not taken, in the cycle in which lane 0 has the word.
+        table = Signal()
+        residual = Signal()
+        total = Signal()
+        is_table = instruction.opcode == Opcode.ACTIVATION_TABLE
+        m.d.sync += [
+            table.eq(is_table),
+            residual.eq(instruction.residual | is_table),
+            total.eq(instruction.format == Format.INT32),
+        ]
+        word_log = len(self.low)
+        low = delayed(m, self.low, self._LOADED - 1, "low")
+        addend_place = Mux(total, low[1 : word_log - 1], low[: word_log - 2])
+        residual_place = Mux(table, low[1:], low[: word_log - 1])
+        addend_others = Signal(config.word_bytes // 4, reset_less=True)
+        residual_others = Signal(config.word_bytes // 2, reset_less=True)
+        for others, place, used in (
+            (addend_others, addend_place, instruction.addend),
+            (residual_others, residual_place, residual),
+        ):
+            m.d.sync += others.eq(Cat((place != i) | ~used for i in range(len(others))))
 
-        # Entry t is what was said t cycles ago.
-        last = self.residual_latency + lanes
-        use = [self.use]
-        low = [self.low]
-        column = [self.column]
-        for time in range(1, last):
-            use.append(Signal(name=f"use_{time}"))
-            low.append(Signal.like(self.low, name=f"low_{time}", reset_less=True))
-            column.append(Signal(name=f"column_{time}"))
-            m.d.sync += [
-                use[time].eq(use[time - 1]),
-                low[time].eq(low[time - 1]),
-                column[time].eq(column[time - 1]),
-            ]
-
+        loads = Cat(self.load_addend, self.load_residual)
+        exist = self.lanes
         pops = []
-        for lane in range(lanes):
-            # A word loaded in one cycle is selected from in the next, and that is registered.
-            time = self.ADDEND_LATENCY - 2 + lane
-            load = use[time] & instruction.addend
-            word = Signal(8 * config.word_bytes, name=f"addend_word_{lane}", reset_less=True)
-            addend = Signal(signed(32), name=f"addend_{lane}", reset_less=True)
-            with m.If(load):
-                m.d.sync += word.eq(words.head)
-            with m.If(instruction.addend):
-                place = low[time + 1][: word_log - 2]
-                m.d.sync += addend.eq(word.word_select(place, 32).as_signed())
-            with m.Else():
-                m.d.sync += addend.eq(0)
-            pops.append(load)
-
-            time = self.residual_latency - 2 + lane
-            load = use[time] & residual
-            word = Signal(8 * config.word_bytes, name=f"residual_word_{lane}", reset_less=True)
-            element = Signal(signed(16), name=f"residual_{lane}", reset_less=True)
-            with m.If(load):
-                m.d.sync += word.eq(words.head)
-            with m.If(residual):
-                place = Mux(table, low[time + 1][1:], low[time + 1][: word_log - 1])
-                m.d.sync += element.eq(word.word_select(place, 16).as_signed())
-            with m.Else():
-                m.d.sync += element.eq(0)
-            pops.append(load)
-            m.d.comb += [self.addends[lane].eq(addend), self.residuals[lane].eq(element)]
+        for lane in range(config.epilogue_lanes):
+            mine = Signal(2, name=f"loads_{lane}")
+            m.d.sync += mine.eq(Mux(exist[lane], loads, 0))
+            pops.append(mine)
+            held = []
+            for number, name in enumerate(("addend", "residual")):
+                register = Signal(word_bits, name=f"{name}_word_{lane}", reset_less=True)
+                with m.If(mine[number]):
+                    m.d.sync += register.eq(words.head)
+                held.append(register)
+            addends = self._elements(m, held[0], addend_others, f"addend_{lane}")
+            residuals = self._elements(m, held[1], residual_others, f"residual_{lane}")
+            element = Signal(16, name=f"element_{lane}", reset_less=True)
+            m.d.sync += element.eq(reduce(or_, residuals))
+            m.d.comb += [
+                self.addends[lane][0].eq(reduce(or_, addends[0::2]).as_signed()),
+                self.addends[lane][1].eq(reduce(or_, addends[1::2]).as_signed()),
+                self.residuals[lane].eq(element.as_signed()),
+            ]
+            addend_others = delayed(m, addend_others, 1, f"addend_others_{lane}")
+            residual_others = delayed(m, residual_others, 1, f"residual_others_{lane}")
+            late = Signal(2, name=f"loads_after_{lane}")
+            m.d.sync += late.eq(loads)
+            loads = late
+            exist = delayed(m, exist, 1, f"exist_{lane}")
         m.d.comb += words.pop.eq(Cat(pops).any())
 
-        time = self.residual_latency
+        # The bytes of a table.
+        visits = [self.visit]
+        for time in range(1, self.RESIDUAL_LATENCY + 1):
+            visits.append(Signal(name=f"visit_{time}"))
+            m.d.sync += visits[time].eq(visits[time - 1])
+        odd = delayed(m, low[0], self.RESIDUAL_LATENCY - self._LOADED + 1, "odd")
         m.d.comb += [
-            self.table_valid.eq(column[time] & table),
-            self.table_byte.eq(self.residuals[0].as_unsigned().word_select(low[time][0], 8)),
-            self.none.eq(outstanding.none & ~Cat(column[1 : time + 1]).any()),
+            self.table_valid.eq(visits[-1] & table),
+            self.table_byte.eq(self.residuals[0].as_unsigned().word_select(odd, 8)),
+            self.none.eq(~Cat(visits[1:]).any()),
         ]
         return m
+
+    def _follow(self, words: Queue) -> Value:
+        """Whether the words of all lanes but lane 0 are there."""
+        exist = self.lanes
+        follow = [~exist[lane] | words.behind[lane - 1] for lane in range(1, len(exist))]
+        return Cat(follow).all()
+
+    def _elements(self, m: Module, word: Signal, others: Value, name: str) -> list[Any]:
+        """The elements of the word, a cycle later, 0 where `others` has their bit."""
+        size = len(word) // len(others)
+        return [
+            cleared(m, word.word_select(i, size), others[i], f"{name}_{i}")
+            for i in range(len(others))
+        ]

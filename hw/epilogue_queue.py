@@ -2,27 +2,42 @@
 
 from typing import Any
 
-from amaranth import Module, Shape, ShapeLike, Signal
+from amaranth import Cat, Const, Module, Shape, ShapeLike, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+_TAPS = {3: 1, 4: 2, 5: 2, 6: 4, 7: 5}
+"""For each width a bit that, with the highest, feeds a shift register of the longest period."""
+
+
+def _following(pointer: Value) -> Value:
+    """The next in a sequence of all values of a pointer: a shift register with feedback.
+
+    It takes one LUT where a counter takes one a bit. The zero is let in by a term that is 1 when
+    all bits below the highest are 0 (a de Bruijn sequence; Golomb, Shift Register Sequences, VI).
+    """
+    high = len(pointer) - 1
+    feedback = pointer[high] ^ pointer[_TAPS[len(pointer)]] ^ ~pointer[:high].any()
+    return Cat(feedback, pointer[:high])
+
 
 class Queue(Component):
-    """A first-in first-out buffer of `depth` entries, a power of two; one of them at its output.
+    """A first-in first-out buffer of `depth` entries, 8, 16, 32, 64 or 128; one at its output.
 
     An entry pushed in one cycle is `head` two cycles later at the earliest; one entry a cycle goes
-    in and out. `push` only while `room`, `pop` only while `valid`. Whoever never has more than
-    `depth` entries under way may leave `room` unread. `room` is a register; it knows of a pop only
-    a cycle later, and leaves up to two entries unused.
+    in and out. `pop` only while `valid`. Bit i of `behind`: there
+    are more than i entries behind the head. Whoever pushes counts what is under way: at most
+    `depth` entries.
     """
+
+    _BEHIND = 4
 
     push: Signal
     data: Any
-    room: Signal
     pop: Signal
     head: Any
     valid: Signal
-    empty: Signal
+    behind: Signal
 
     def __init__(self, shape: ShapeLike, depth: int) -> None:
         self.shape = shape
@@ -31,18 +46,17 @@ class Queue(Component):
             {
                 "push": In(1),
                 "data": In(shape),
-                "room": Out(1),
                 "pop": In(1),
                 "head": Out(shape),
                 "valid": Out(1),
-                "empty": Out(1),
+                "behind": Out(self._BEHIND),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Only what was written in an earlier cycle is read, and at most depth - 1 entries are in
-        # the memory: no address is read and written in one cycle.
+        # Only what was written in an earlier cycle is read, and with an entry at the output at most
+        # depth - 1 are in the memory: no address is read and written in one cycle.
         m.submodules.memory = memory = Memory(
             shape=Shape.cast(self.shape).width,
             depth=self.depth,
@@ -53,32 +67,32 @@ class Queue(Component):
         read = memory.read_port()
         first = Signal(range(self.depth))
         last = Signal(range(self.depth))
-        stored = Signal(range(self.depth))
-        m.d.sync += self.room.eq(stored < self.depth - 2)
         m.d.comb += [
-            stored.eq(last - first),
-            self.empty.eq((first == last) & ~self.valid),
             write.addr.eq(last),
             write.data.eq(self.data),
             write.en.eq(self.push),
             read.addr.eq(first),
-            read.en.eq((first != last) & (~self.valid | self.pop)),
+            read.en.eq(self.behind[0] & (~self.valid | self.pop)),
             self.head.eq(read.data),
         ]
+        reached: Value = first
+        for i in range(len(self.behind)):
+            before = self.behind[i - 1] if i else Const(1)
+            m.d.comb += self.behind[i].eq(before & (reached != last))
+            reached = _following(reached)
         with m.If(self.push):
-            m.d.sync += last.eq(last + 1)
+            m.d.sync += last.eq(_following(last))
         with m.If(read.en):
-            m.d.sync += [first.eq(first + 1), self.valid.eq(1)]
+            m.d.sync += [first.eq(_following(first)), self.valid.eq(1)]
         with m.Elif(self.pop):
             m.d.sync += self.valid.eq(0)
         return m
 
 
 class Outstanding(Component):
-    """Counts what was begun and not yet finished: at most `limit`.
+    """Counts what was begun and not yet finished: at most `limit`, a power of two from 8 on.
 
-    `begin` only while `room`, which is a register. An end is counted a cycle later, since its
-    `finish` comes a long way.
+    `begin` only while `room`, a register.
     """
 
     begin: Signal
@@ -88,16 +102,14 @@ class Outstanding(Component):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        super().__init__({"begin": In(1), "finish": In(1), "room": Out(1), "none": Out(1)})
+        super().__init__({"begin": In(1), "finish": In(1), "room": Out(1, init=1), "none": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        count = Signal(range(self.limit + 1))
-        finished = Signal()
+        count = Signal(self.limit.bit_length())
         m.d.comb += self.none.eq(count == 0)
-        m.d.sync += [
-            finished.eq(self.finish),
-            count.eq(count + self.begin - finished),
-            self.room.eq(count < self.limit - 1),
-        ]
+        with m.If(self.begin & ~self.finish):
+            m.d.sync += [count.eq(count + 1), self.room.eq(count != self.limit - 1)]
+        with m.Elif(self.finish & ~self.begin):
+            m.d.sync += [count.eq(count - 1), self.room.eq(1)]
         return m

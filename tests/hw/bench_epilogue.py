@@ -371,7 +371,7 @@ async def empty_instructions(dut: Any) -> None:
 
 @cocotb.test()
 async def throughput(dut: Any) -> None:
-    """epilogue_lanes outputs a cycle, or what the write port and the reads leave."""
+    """epilogue_lanes outputs a cycle, INT32 half as many, or what the addresses leave."""
     program = Program(make_rng(7))
     program.table()
     n = min(16 * COLS, CONFIG.p_depth)
@@ -383,11 +383,15 @@ async def throughput(dut: Any) -> None:
         program.gemm(m, n, form=form, activation=activation, residual=residual, addend=addend)
     cycles = (await run(dut, program, 0.0))[1:]
     for (form, activation, residual, addend), took in zip(kinds, cycles, strict=True):
+        name = f"{Format(form).name} {activation=} {residual=} {addend=}"
         tiles = m * n // (ROWS * COLS)
-        # Each piece of a row takes one address a lane for each of its words.
+        # Each piece of a row takes one address a lane for each of its words, an INT32 two cycles; a
+        # set takes two at least.
         size = max(form, Format.INT32 if addend else 0)
         pieces = {(c << size) // WORD for c in range(COLS)} if COLS << size > WORD else {0}
         addresses = LANES * len(pieces) * (1 + residual + addend)
-        ideal = tiles * ROWS // LANES * max(COLS, addresses)
-        print(f"{Format(form).name} {activation=} {residual=} {addend=}: {took} / {ideal}")
-        assert took <= ideal + 45
+        visits = COLS * (1 + (form == Format.INT32))
+        ideal = tiles * ROWS // LANES * max(visits, addresses, 2)
+        print(f"{name}: {took} / {ideal}")
+        # Words wait longer for their addresses where operands are read: some of the rate is lost.
+        assert took <= ideal * (1.2 if residual or addend else 1) + 50

@@ -14,9 +14,9 @@ from gateformer.spec import arithmetic
 from gateformer.spec.config import AcceleratorConfig
 
 CONFIG = AcceleratorConfig.from_dict(json.loads(os.environ["CONFIG"]))
-RESIDUAL_TIME, CODE_TIME, RESULT_TIME = json.loads(os.environ["TIMES"])
-ADDEND_TIME, TOTAL_TIME = 1, 2
-MODES = {(0, 0): 8, (0, 1): CONFIG.residual_bits, (1, 0): CONFIG.activation_bits}
+TIMES = json.loads(os.environ["TIMES"])
+BITS = {"int8": 8, "int16": CONFIG.residual_bits, "activation": CONFIG.activation_bits, "int32": 16}
+MODES = {"int8": 0, "activation": 1, "int16": 2, "int32": 6}
 
 
 class Vectors(NamedTuple):
@@ -34,46 +34,65 @@ class Vectors(NamedTuple):
         return arithmetic.wrap32(self.sums + self.biases + self.addends)
 
 
-async def run(dut: Any, vectors: Vectors, activation: int, wide: int) -> None:
-    """Sends the vectors, one a cycle, and compares all outputs."""
-    bits = MODES[activation, wide]
+def wanted(vectors: Vectors, mode: str, activated: Any, upper: Any) -> tuple[Any, Any]:
+    """(codes as signed 17-bit numbers, outputs as unsigned 16-bit ones)."""
+    if mode == "int32":
+        halves = vectors.total >> np.where(upper, 16, 0) & 0xFFFF
+        return halves, halves
     scaled = arithmetic.scale(vectors.total, vectors.multipliers, vectors.selectors)
-    codes = arithmetic.saturate(scaled, bits)
-    added = codes + vectors.residuals
-    results = arithmetic.residual_add(codes, vectors.residuals, CONFIG.residual_bits)
+    codes = arithmetic.saturate(scaled, BITS[mode])
+    if mode == "int16":
+        results = arithmetic.residual_add(codes, vectors.residuals, CONFIG.residual_bits)
+        return codes + vectors.residuals, results & 0xFFFF
+    byte = (activated if mode == "activation" else codes) & 0xFF
+    return codes, byte << 8 | byte
+
+
+async def run(dut: Any, vectors: Vectors, mode: str) -> None:
+    """Sends the vectors, one a cycle, and compares all outputs."""
+    count = len(vectors.sums)
+    rng = np.random.default_rng(count)
+    activated = rng.integers(0, 256, count)
+    upper = rng.integers(0, 2, count)
+    codes, outputs = wanted(vectors, mode, activated, upper)
     await FallingEdge(dut.clk)
-    dut.activation.value = activation
-    dut.wide.value = wide
+    dut.mode.value = MODES[mode]
     records = [
         (int(b) & 0xFFFFFFFF) | int(m) << 32 | int(s) << 48
         for b, m, s in zip(vectors.biases, vectors.multipliers, vectors.selectors, strict=True)
     ]
-    count = len(records)
+    # The bits of an addend come from either half.
+    from_first = rng.integers(0, 1 << 32, count)
+    addends = [
+        (int(a) & int(f)) | (int(a) & ~int(f) & 0xFFFFFFFF) << 32
+        for a, f in zip(vectors.addends, from_first, strict=True)
+    ]
     inputs = (
         (dut.sum, vectors.sums.tolist(), 0),
+        (dut.upper, upper.tolist(), 0),
         (dut.record, records, 0),
-        (dut.addend, vectors.addends.tolist(), ADDEND_TIME),
-        (dut.residual, vectors.residuals.tolist(), RESIDUAL_TIME),
+        (dut.addend, addends, 0),
+        (dut.residual, vectors.residuals.tolist(), TIMES["residual"]),
+        (dut.activated, (activated * (mode == "activation")).tolist(), TIMES["activated"]),
     )
-    outputs = (
-        (dut.total, vectors.total.tolist(), TOTAL_TIME),
-        (dut.code, added.tolist(), CODE_TIME),
-        (dut.result, results.tolist(), RESULT_TIME),
+    code_mask = 0xFFFF if mode == "int32" else 0x1FFFF
+    checks = (
+        (dut.code, code_mask, (codes & code_mask).tolist(), TIMES["code"]),
+        (dut.output, 0xFFFF, outputs.tolist(), TIMES["output"]),
     )
-    for cycle in range(count + RESULT_TIME):
+    for cycle in range(count + TIMES["output"]):
         await FallingEdge(dut.clk)
         for signal, values, time in inputs:
             if 0 <= cycle - time < count:
-                value = values[cycle - time]
-                signal.value = value
+                signal.value = values[cycle - time]
         await ReadOnly()
-        for signal, values, time in outputs:
+        for signal, mask, values, time in checks:
             index = cycle - time
             if 0 <= index < count:
-                got, want = signal.value.to_signed(), values[index]
-                assert got == want, (
-                    f"{signal._name}: {got} instead of {want} for "
-                    f"{[int(v[index]) for v in vectors]}, activation {activation}, wide {wide}"
+                got = int(signal.value) & mask
+                assert got == values[index], (
+                    f"{signal._name}: {got:x} instead of {values[index]:x} for "
+                    f"{[int(v[index]) for v in vectors]}, {mode}, upper {upper[index]}"
                 )
 
 
@@ -88,7 +107,7 @@ def corners() -> Vectors:
     totals = []
     for selector, shift in enumerate(arithmetic.SCALE_SHIFTS):
         results = {0, 1, -1, 2, -2}
-        for bits in MODES.values():
+        for bits in BITS.values():
             top = 1 << (bits - 1)
             results |= {sign * top + i for sign in (1, -1) for i in range(-3, 4)}
         for multiplier in (1, 2, 3, 255, 1 << 12, 32767, 32768, 65535):
@@ -135,12 +154,11 @@ def without_residual(vectors: Vectors) -> Vectors:
 
 
 @cocotb.test()
-async def corner_cases(dut: Any) -> None:
+@cocotb.parametrize(mode=list(MODES))
+async def corner_cases(dut: Any, mode: str) -> None:
     await start(dut)
     vectors = corners()
-    for (activation, wide), _ in MODES.items():
-        chosen = vectors if wide else without_residual(vectors)
-        await run(dut, chosen, activation, wide)
+    await run(dut, vectors if mode == "int16" else without_residual(vectors), mode)
 
 
 @cocotb.test()
@@ -157,12 +175,12 @@ async def residuals_at_the_edges(dut: Any) -> None:
         # total * 2**15 / 2**16 = code, or code + 1/2.
         totals = 2 * codes + half
         vectors = Vectors(zeros, totals, multipliers, zeros, zeros, residuals)
-        await run(dut, vectors, 0, 1)
+        await run(dut, vectors, "int16")
 
 
 @cocotb.test()
-async def random_cases(dut: Any) -> None:
+@cocotb.parametrize(mode=list(MODES))
+async def random_cases(dut: Any, mode: str) -> None:
     await start(dut)
-    for seed, (activation, wide) in enumerate(MODES):
-        vectors = random_vectors(seed, 8000)
-        await run(dut, vectors if wide else without_residual(vectors), activation, wide)
+    vectors = random_vectors(list(MODES).index(mode), 6000)
+    await run(dut, vectors if mode == "int16" else without_residual(vectors), mode)

@@ -13,18 +13,25 @@ BENCH = str(Path(__file__).with_name("bench_epilogue_lane.py"))
 
 
 @pytest.mark.parametrize(
-    ("residual_bits", "activation_bits", "residual_time"), [(16, 10, 0), (13, 8, 9)]
+    ("residual_bits", "activation_bits", "activation_latency"), [(16, 10, 2), (13, 8, 5)]
 )
-def test_lane(residual_bits: int, activation_bits: int, residual_time: int, tmp_path: Path) -> None:
+def test_lane(
+    residual_bits: int, activation_bits: int, activation_latency: int, tmp_path: Path
+) -> None:
     config = ECP5_85K.replace(
         name="test",
         family="generic",
         residual_bits=residual_bits,
         activation_bits=activation_bits,
     )
-    lane = ScalingLane(config, residual_time=residual_time)
-    times = (lane.residual_time, lane.code_time, lane.result_time)
-    assert times == (max(residual_time, 7), max(residual_time, 7) + 1, max(residual_time, 7) + 2)
+    lane = ScalingLane(config, activation_latency=activation_latency)
+    times = {
+        "residual": lane.RESIDUAL_TIME,
+        "code": lane.CODE_TIME,
+        "activated": lane.activated_time,
+        "output": lane.output_time,
+    }
+    assert list(times.values()) == [8, 9, 9 + activation_latency, 11 + activation_latency]
     run_bench(
         lane,
         BENCH,

@@ -53,7 +53,7 @@ BUDGETS = (
     Budget("Counters", lambda config: Counters(), lut_eq=238, ff=231, bram=1),
     Budget("Dma", Dma, lut_eq=669, ff=423, bram=1),
     Budget("DramArbiter", DramArbiter, lut_eq=92, ff=59),
-    Budget("Epilogue", Epilogue, lut_eq=1623, ff=2064, dsp=5, bram=6),
+    Budget("Epilogue", Epilogue, lut_eq=1090, ff=2520, dsp=10, bram=6),
     Budget("Fetch", Fetch, lut_eq=208, ff=135, bram=1),
     Budget("InstructionQueues", InstructionQueues, lut_eq=375, ff=1694, bram=4),
     Budget("LocalFetch", LocalFetch, lut_eq=94, ff=91),

@@ -1,0 +1,152 @@
+"""The order of an output's columns: tile by tile, set by set, column by column."""
+
+from typing import Any
+
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.interfaces import instruction_layout
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import Engine, Format, Opcode
+
+
+class EpilogueOrder(Component):
+    """Counts through the columns of one GEMM in the order of the accumulator buffer.
+
+    `start` goes to the first column, `advance` to the next. Of the current one: `j` in the matrix,
+    `column` and `set` in its tile, `row` the first row of the set in the matrix. The column is the
+    last of its tile's set: `last_column`; of that set's part of a word of outputs: `out_last`; of a
+    piece, which are the columns whose outputs share a word, with an addend whose addends share one:
+    `piece_last`. `last_set`: the set is the last of its tile; `group_last`: the column is the last
+    of a group of rows, `last`: of all. `lanes`: which lanes have a row; the row of lane 0 exists.
+    These four know of an advance to another set two cycles later: a set takes two cycles at least.
+
+    An ACTIVATION_TABLE is one row of `count` columns. `instruction` is there two cycles before
+    `start`.
+    """
+
+    instruction: Any
+    start: Signal
+    advance: Signal
+    j: Signal
+    column: Signal
+    set: Signal
+    row: Signal
+    last_column: Signal
+    out_last: Signal
+    piece_last: Signal
+    last_set: Signal
+    group_last: Signal
+    last: Signal
+    lanes: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "instruction": In(instruction_layout(Engine.EPILOGUE)),
+                "start": In(1),
+                "advance": In(1),
+                "j": Out(12),
+                "column": Out(range(config.cols)),
+                "set": Out(range(config.rows // config.epilogue_lanes)),
+                "row": Out(12),
+                "last_column": Out(1),
+                "out_last": Out(1),
+                "piece_last": Out(1),
+                "last_set": Out(1),
+                "group_last": Out(1),
+                "last": Out(1),
+                "lanes": Out(config.epilogue_lanes),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config, instruction = self.config, self.instruction
+        lanes, sets = config.epilogue_lanes, config.rows // config.epilogue_lanes
+
+        # Decoded before the start, to keep the opcode out of the paths of a step.
+        table = Signal()
+        single = Signal()
+        columns = Signal(12)
+        m.d.comb += columns.eq(Mux(table, instruction.count, instruction.n))
+        m.d.sync += [
+            table.eq(instruction.opcode == Opcode.ACTIVATION_TABLE),
+            single.eq(columns == 1),
+        ]
+
+        # Rows are counted up; `left` is what is left from the set on, a cycle late.
+        left = Signal(12, reset_less=True)
+        few = Signal()
+        m.d.sync += left.eq(instruction.m - self.row)
+        m.d.comb += [
+            few.eq(_at_most(left, lanes) | table),
+            self.last_set.eq((self.set == sets - 1) | few),
+            self.lanes.eq(Cat(1, *(~_at_most(left, i) & ~table for i in range(1, lanes)))),
+        ]
+
+        # The next column is one further, or the tile's first again, or the first of all.
+        last_j = Signal()
+        back = Signal()
+        next_j = Signal(12)
+        next_last_j = Signal()
+        next_last_column = Signal()
+        next_out_last = Signal()
+        narrow = config.cols == 1
+        before_last = Const(1) if narrow else (self.column == config.cols - 2) & ~self.last_column
+        m.d.comb += [
+            back.eq(self.last_column & ~self.last_set),
+            self.group_last.eq(last_j & self.last_set),
+            self.last.eq(self.group_last & few),
+            next_j.eq(self.j + Mux(back, Cat(~self.column, 1), 0).as_signed() + 1),
+            next_last_j.eq(Mux(back, last_j & (self.column == 0), _two_more(columns, self.j))),
+            next_last_column.eq(next_last_j | before_last),
+            next_out_last.eq(next_last_column | self._word_end(next_j, instruction.format)),
+        ]
+        with m.If(self.start | (self.advance & self.group_last)):
+            m.d.sync += [self.j.eq(0), self.column.eq(0), last_j.eq(single)]
+            m.d.sync += Cat(self.last_column, self.out_last, self.piece_last).eq(
+                (single | narrow).replicate(3)
+            )
+        with m.Elif(self.advance):
+            m.d.sync += [
+                self.j.eq(next_j),
+                self.column.eq(Mux(self.last_column, 0, self.column + 1)),
+                last_j.eq(next_last_j),
+                self.last_column.eq(next_last_column),
+                self.out_last.eq(next_out_last),
+                self.piece_last.eq(
+                    next_out_last | (instruction.addend & self._word_end(next_j, Format.INT32))
+                ),
+            ]
+        again = self.last_set & ~last_j
+        with m.If(self.start):
+            m.d.sync += [self.row.eq(0), self.set.eq(0)]
+        with m.Elif(self.advance & self.last_column):
+            m.d.sync += [
+                self.row.eq(self.row + Mux(again, -(self.set * lanes), lanes)),
+                self.set.eq(Mux(self.last_set, 0, self.set + 1)),
+            ]
+        return m
+
+    def _word_end(self, j: Value, size: Value | Format) -> Value:
+        """Whether the column is the last of a word of elements of that size."""
+        word_log = (self.config.word_bytes - 1).bit_length()
+        ends = [j[: word_log - option].all() for option in Format]
+        return ends[size] if isinstance(size, Format) else Array(ends)[size]
+
+
+def _at_most(value: Value, limit: int) -> Value:
+    """value <= limit for a small limit, in less time than a carry chain takes."""
+    bits = limit.bit_length()
+    low = Cat(value[:bits] == i for i in range(limit + 1))
+    return ~value[bits:].any() & low.any()
+
+
+def _two_more(greater: Value, less: Value) -> Value:
+    """greater == less + 2 without a carry chain: two bits differ where the one below carried."""
+    x, y = less[1:], greater[1:]
+    equal = [greater[0] == less[0], x[0] != y[0]]
+    equal += [(x[i] != y[i]) == (x[i - 1] & ~y[i - 1]) for i in range(1, len(x))]
+    return Cat(equal).all()
