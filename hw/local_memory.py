@@ -97,23 +97,32 @@ class LocalMemory(Component):
             for i, port in enumerate(arbiter.ports):
                 m.d.comb += port.ready.eq(arbiter.ready[i] & ~stalled)
 
-        addresses = [port.payload for port in readers]
-        read_address = select_one(
-            m, reads.taken, addresses, name="read_address", family=config.family
-        )
-        words = [Cat(p.payload.data, p.payload.mask, p.payload.address) for p in writers]
-        word = select_one(m, writes.taken, words, name="write_word", family=config.family)
-        bits = 8 * config.word_bytes
-        write_address = word[bits + config.word_bytes :]
-        m.d.comb += [
-            ram.write_data.eq(word[:bits]),
-            ram.write_mask.eq(word[bits : bits + config.word_bytes]),
-        ]
+        def select(arbiters: Sequence["_Arbiter"], words: list[Value], name: str) -> Value:
+            taken = [bit for arbiter in arbiters for bit in arbiter.taken]
+            return select_one(m, taken, words, name=name, family=config.family)
+
+        read_addresses = [port.payload for port in readers]
+        write_addresses = [port.payload.address for port in writers]
         if config.memory_ports == 2:
+            read_address = select([reads], read_addresses, "read_address")
+            write_address = select([writes], write_addresses, "write_address")
             m.d.comb += [ram.read_address.eq(read_address), ram.write_address.eq(write_address)]
         else:
-            # At most one of the two is not 0.
-            m.d.comb += ram.address.eq(read_address | write_address)
+            addresses = [*read_addresses, *write_addresses]
+            read_address = write_address = select([reads, writes], addresses, "address")
+            m.d.comb += ram.address.eq(read_address)
+        mask = select_one(
+            m,
+            writes.taken,
+            [port.payload.mask for port in writers],
+            name="write_mask",
+            blank=True,
+            family=config.family,
+        )
+        m.d.comb += [
+            ram.write_data.eq(select([writes], [p.payload.data for p in writers], "write_data")),
+            ram.write_mask.eq(mask),
+        ]
 
         # Responses.
         read_clients = [_register(m, bit, f"reader_{i}") for i, bit in enumerate(reads.taken)]

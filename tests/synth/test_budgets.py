@@ -49,7 +49,7 @@ class Budget:
 
 
 BUDGETS = (
-    Budget("ArrayEngine", ArrayEngine, lut_eq=4550, ff=5901, dsp=128, bram=60),
+    Budget("ArrayEngine", ArrayEngine, lut_eq=3427, ff=6264, dsp=128, bram=60),
     Budget("Counters", lambda config: Counters(), lut_eq=238, ff=231, bram=1),
     Budget("Dma", Dma, lut_eq=669, ff=423, bram=1),
     Budget("DramArbiter", DramArbiter, lut_eq=92, ff=59),
@@ -57,13 +57,13 @@ BUDGETS = (
     Budget("Fetch", Fetch, lut_eq=208, ff=135, bram=1),
     Budget("InstructionQueues", InstructionQueues, lut_eq=375, ff=1694, bram=4),
     Budget("LocalFetch", LocalFetch, lut_eq=94, ff=91),
-    Budget("LocalMemory", LocalMemory, lut_eq=471, ff=655, bram=112),
+    Budget("LocalMemory", LocalMemory, lut_eq=281, ff=951, bram=112),
     Budget("Norm", Norm, lut_eq=741, ff=1069, dsp=10, bram=7),
     Budget("Registers", Registers, lut_eq=182, ff=161),
     Budget("Semaphores", lambda config: Semaphores(), lut_eq=293, ff=114),
     Budget("Sequencer", Sequencer, lut_eq=444, ff=163),
     Budget("Softmax", Softmax, lut_eq=357, ff=383, bram=4),
-    Budget("SystolicArray", SystolicArray, lut_eq=3438, ff=4619, dsp=128),
+    Budget("SystolicArray", SystolicArray, lut_eq=2637, ff=4739, dsp=128),
     Budget("VectorEngine", VectorEngine, lut_eq=1670, ff=1876, dsp=10, bram=14),
 )
 
