@@ -166,6 +166,7 @@ def simulate(
             running.record_profiles(WINDOW if record else 0)
             machine = RtlRunner(running, image)
             load(machine, model.config, image)
+            progress("running")
         for first in range(0, len(samples), image.samples):
             part = samples[first : first + image.samples]
             batch = host.encode(part, length)
