@@ -247,11 +247,9 @@ class Epilogue(Component):
             m.submodules[f"lane_{lane}"] = unit
             previous = record if lane == 0 else self._next_record(record)
             record = Signal(range(config.p_depth), name=f"record_{lane}", reset_less=True)
-            now = moving[1 + lane]
             residual_wait = SUMS_LATENCY + unit.RESIDUAL_TIME - operands.RESIDUAL_LATENCY
             m.d.sync += record.eq(previous)
             m.d.comb += [
-                parameters.enable[lane].eq(now.valid & now.lanes[lane]),
                 parameters.addresses[lane].eq(record),
                 unit.sum.eq(delayed(m, self.tiles.sums[lane], lane, f"sum_{lane}")),
                 unit.upper.eq(moving[SUMS_LATENCY + lane].low[0]),

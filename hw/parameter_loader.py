@@ -23,8 +23,8 @@ class ParameterLoader(Component):
     and not released. `release` for one cycle frees `release_words` of the oldest words; `base` and
     `stored` tell of it two cycles later.
 
-    Each epilogue lane has a read port (and a copy of the ring): with `enable` and `address` in one
-    cycle, `records` holds the record READ_LATENCY cycles later. Only stored records may be read.
+    Each epilogue lane has a read port (and a copy of the ring): `records` holds the record of an
+    address READ_LATENCY cycles after it. Only stored records are worth reading.
 
     A word is asked for only when the ring has room for it, and at most every other cycle. A word of
     more than one record is unpacked at one record a cycle.
@@ -38,7 +38,6 @@ class ParameterLoader(Component):
     stored: Signal
     release: Signal
     release_words: Signal
-    enable: Signal
     addresses: Any
     records: Any
 
@@ -55,7 +54,6 @@ class ParameterLoader(Component):
                 "stored": Out(range(self.words + 1)),
                 "release": In(1),
                 "release_words": In(range(self.words + 1)),
-                "enable": In(lanes),
                 "addresses": In(data.ArrayLayout(range(config.p_depth), lanes)),
                 "records": Out(data.ArrayLayout(RECORD, lanes)),
             }
@@ -140,10 +138,10 @@ class ParameterLoader(Component):
         return record, write
 
     def _ring(self, m: Module, record: Any, write: Signal) -> None:
-        """One RAM for each lane, all written alike.
+        """One RAM for each lane, all written alike, and read in every cycle.
 
-        A record is read between its being stored and its release, and its place written only
-        outside of that time: no address is read and written in one cycle.
+        What is worth reading is between its being stored and its release, and its place is written
+        only outside of that time.
         """
         depth = self.config.p_depth
         position = Signal(range(depth))

@@ -39,7 +39,6 @@ async def run(dut: Any, seed: int, gap: float, counts: list[int]) -> int:
         blocks.append([int.from_bytes(r.tobytes(), "little") for r in records])
         free += words + rng.randrange(3)
 
-    dut.enable.value = 0
     dut.release.value = 0
     await start(dut)
     LocalMemoryModel(
@@ -70,15 +69,13 @@ async def run(dut: Any, seed: int, gap: float, counts: list[int]) -> int:
         for step in range(count + READ_LATENCY):
             await FallingEdge(dut.clk)
             cycles += 1
-            addresses, enable, wanted = 0, 0, []
+            addresses, wanted = 0, []
             for lane in range(LANES):
                 index = step + lane
                 read = index < count
                 wanted.append(records[index] if read else None)
-                enable |= int(read) << lane
                 addresses |= (base + index if read else 0) % CONFIG.p_depth << width * lane
             dut.addresses.value = addresses
-            dut.enable.value = enable
             pipe.append(wanted)
             await ReadOnly()
             if step >= READ_LATENCY:
