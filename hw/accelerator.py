@@ -1,7 +1,5 @@
 """The top of an accelerator: control, engines, memories, and nothing of a board or a host link."""
 
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from amaranth.hdl import Cat, Module, ResetInserter, Signal, Value
@@ -89,15 +87,18 @@ class Accelerator(wiring.Component):
         registers, sequencer, counters = Registers(config), Sequencer(config), Counters()
         m.submodules.registers, m.submodules.sequencer = registers, sequencer
         m.submodules.counters = counters
-        # All that a program leaves behind is reset between programs.
-        reset = ResetInserter(sequencer.flush)
         queues, semaphores = InstructionQueues(config), Semaphores()
         memory: Any = LocalMemory(config)
         array, epilogue, vector = ArrayEngine(config), Epilogue(config), VectorEngine(config)
-        m.submodules.queues, m.submodules.semaphores = reset(queues), reset(semaphores)
-        m.submodules.memory = reset(memory)
-        m.submodules.array, m.submodules.epilogue = reset(array), reset(epilogue)
-        m.submodules.vector = reset(vector)
+        for name, unit in (
+            ("queues", queues),
+            ("semaphores", semaphores),
+            ("memory", memory),
+            ("array", array),
+            ("epilogue", epilogue),
+            ("vector", vector),
+        ):
+            m.submodules[name] = self._flushed(m, unit, name, sequencer)
 
         wiring.connect(m, registers.bus, wiring.flipped(self.registers))
         wiring.connect(m, sequencer.queue, queues.write)
@@ -125,8 +126,11 @@ class Accelerator(wiring.Component):
             wiring.connect(m, registers.read, memory.read_host)
             wiring.connect(m, registers.write, memory.write_host)
         beats_in, beats_out = Signal(), Signal()
-        progress = self._dram(m, reset, registers, sequencer, queues, memory, beats_in, beats_out)
+        progress = self._dram(m, registers, sequencer, queues, memory, beats_in, beats_out)
 
+        # Late by a cycle: it comes from all corners.
+        progressed = Signal()
+        m.d.sync += progressed.eq(queues.completed.any() | progress)
         m.submodules.lengths = lengths = RuntimeLengths(config)
         for name in ("start", "stop"):
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
@@ -146,10 +150,10 @@ class Accelerator(wiring.Component):
             sequencer.empty.eq(queues.empty & semaphores.idle),
             sequencer.local_error.eq(memory.error),
             sequencer.local_engine.eq(memory.error_client),
-            sequencer.progress.eq(queues.completed.any() | progress),
+            sequencer.progress.eq(progressed),
             memory.stall.eq(self.stall if self.trace else 0),
         ]
-        events = self._events(queues, memory, array)
+        events = self._events(queues, array)
         events[Counter.DRAM_READ], events[Counter.DRAM_WRITE] = beats_in, beats_out
         # Counted a cycle late, to keep the counters out of the engines' paths.
         m.d.sync += [
@@ -167,10 +171,16 @@ class Accelerator(wiring.Component):
             connect_probe(m, self.probe, queues, memory, array, getattr(m.submodules, "dma", None))
         return m
 
+    def _flushed(self, m: Module, unit: Any, name: str, sequencer: Sequencer) -> Any:
+        """The unit, reset between programs: all that a program leaves behind goes. Each has a
+        register of its own for that, for the way from one to all would be long."""
+        reset = Signal(name=f"reset_{name}")
+        m.d.sync += reset.eq(sequencer.flush)
+        return ResetInserter(reset)(unit)
+
     def _dram(
         self,
         m: Module,
-        reset: ResetInserter,
         registers: Registers,
         sequencer: Sequencer,
         queues: InstructionQueues,
@@ -196,7 +206,8 @@ class Accelerator(wiring.Component):
 
         dma: Any = Dma(config)
         arbiter: Any = DramArbiter(config)
-        m.submodules.dma, m.submodules.dram_arbiter = reset(dma), arbiter
+        m.submodules.dma = self._flushed(m, dma, "dma", sequencer)
+        m.submodules.dram_arbiter = arbiter
         wiring.connect(m, queues.dma, dma.instructions)
         wiring.connect(m, dma.write, memory.write_dma)
         wiring.connect(m, fetch.dram_read, arbiter.fetch)
@@ -221,26 +232,16 @@ class Accelerator(wiring.Component):
             progress |= beats_out | _moves(dma.dram_write.burst)
         return progress
 
-    def _events(
-        self, queues: InstructionQueues, memory: Any, array: ArrayEngine
-    ) -> dict[Counter, Value]:
+    def _events(self, queues: InstructionQueues, array: ArrayEngine) -> dict[Counter, Value]:
         """What the performance counters count, external memory aside."""
-        events: dict[Counter, Value] = {
+        return {
+            **{Counter[f"{e.name}_BUSY"]: queues.active[e] for e in SYNC_ENGINES},
+            **{Counter[f"{e.name}_SEMAPHORE"]: queues.waiting[e] for e in TRACED},
             Counter.ARRAY_BUSY: array.busy,
             Counter.ARRAY_WAIT_A: array.wait_a,
             Counter.ARRAY_WAIT_B: array.wait_b,
             Counter.ARRAY_WAIT_DRAIN: array.wait_drain,
-            Counter.ARRAY_AND_VECTOR: array.busy & queues.active[Engine.VECTOR],
         }
-        for e in SYNC_ENGINES:
-            ports = [getattr(memory, f"read_{e.name.lower()}")]
-            if e in TRACED:
-                ports.append(getattr(memory, f"write_{e.name.lower()}"))
-            refused = (port.request.valid & ~port.request.ready for port in ports)
-            events[Counter[f"{e.name}_BUSY"]] = queues.active[e]
-            events[Counter[f"{e.name}_SEMAPHORE"]] = queues.waiting[e]
-            events[Counter[f"{e.name}_MEMORY"]] = reduce(or_, refused)
-        return events
 
     def _trace(self, m: Module, queues: InstructionQueues, memory: Any) -> None:
         for e in TRACED:

@@ -40,15 +40,17 @@ class DramArbiter(Component):
         m.submodules.tags = tags = SyncFIFO(width=tag_layout.size, depth=self.BURSTS)
 
         offered = Signal()
-        burst = Signal.like(port.burst.payload, reset_less=True)
+        bits = self.config.dram_bits
+        address, size = Signal(bits, reset_less=True), Signal.like(beats, reset_less=True)
+        chosen = Mux(fetch.burst.valid, fetch.burst.payload.address, dma.burst.payload.address)
         is_open = Signal()
-        chosen = Mux(fetch.burst.valid, fetch.burst.payload.as_value(), dma.burst.payload)
         m.d.comb += [
             is_open.eq(~offered & tags.w_rdy),
             fetch.burst.ready.eq(is_open),
             dma.burst.ready.eq(is_open & ~fetch.burst.valid),
             port.burst.valid.eq(offered),
-            port.burst.payload.eq(burst),
+            port.burst.payload.address.eq(address),
+            port.burst.payload.beats.eq(size),
             tags.w_en.eq(is_open & (fetch.burst.valid | dma.burst.valid)),
         ]
         tag_in = data.View(tag_layout, tags.w_data)
@@ -59,12 +61,13 @@ class DramArbiter(Component):
             ),
         ]
         with m.If(tags.w_en):
-            m.d.sync += [offered.eq(1), burst.eq(chosen)]
+            m.d.sync += [offered.eq(1), address.eq(chosen), size.eq(tag_in.beats)]
         with m.Elif(port.burst.ready):
             m.d.sync += offered.eq(0)
 
         head = data.View(tag_layout, tags.r_data)
-        moved = Signal(len(beats))
+        # The beat of the burst that comes next, from 1.
+        number = Signal(len(beats), init=1)
         moves = Signal()
         last = Signal()
         m.d.comb += [
@@ -74,9 +77,9 @@ class DramArbiter(Component):
             dma.data.valid.eq(port.data.valid & tags.r_rdy & head.is_dma),
             port.data.ready.eq(tags.r_rdy & Mux(head.is_dma, dma.data.ready, fetch.data.ready)),
             moves.eq(port.data.valid & port.data.ready),
-            last.eq(moved + 1 == head.beats),
+            last.eq(number == head.beats),
             tags.r_en.eq(moves & last),
         ]
         with m.If(moves):
-            m.d.sync += moved.eq(Mux(last, 0, moved + 1))
+            m.d.sync += number.eq(Mux(last, 1, number + 1))
         return m

@@ -39,9 +39,9 @@ class Fetch(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "program": In(32),
-                "window_base": In(32),
-                "window_size": In(32),
+                "program": In(config.dram_bits),
+                "window_base": In(config.dram_bits),
+                "window_size": In(config.dram_bits + 1),
                 "restart": In(1),
                 "abort": In(1),
                 "quiet": Out(1),
@@ -60,13 +60,19 @@ class Fetch(wiring.Component):
         ahead = 2 * block
         burst, beats = self.dram_read.burst, self.dram_read.data
 
-        # Addresses count units: an instruction, or a beat where that is more. `held` counts the
-        # units asked for and not yet handed out; a burst starts when half of the buffer is free.
-        offset, start = Signal(32 - unit_bits), Signal(32 - unit_bits, reset_less=True)
-        held = Signal(range(ahead + 1))
+        # Addresses count units: an instruction, or a beat where that is more. So do the places in
+        # the buffer, of a unit that is asked for, filled and read next; a burst starts when half of
+        # the buffer is free.
+        bits = self.config.dram_bits - unit_bits
+        offset, start = Signal(bits + 1), Signal(bits, reset_less=True)
+        wanted = Signal(range(2 * ahead))
+        beat_bits = (unit_beats - 1).bit_length()
+        filled, taken = (Signal(range(2 * ahead * unit_beats), name=n) for n in ("filled", "taken"))
+        pending = Signal(range(2 * ahead))
         size = Signal(range(block + 1))
-        inside, aligned, grow, handed_out = Signal(), Signal(), Signal(), Signal()
+        inside, aligned, grow = Signal(), Signal(), Signal()
         m.d.comb += [
+            pending.eq(wanted - taken[beat_bits:]),
             burst.payload.address.eq(Cat(Const(0, unit_bits), start)),
             burst.payload.beats.eq(size * unit_beats),
         ]
@@ -77,20 +83,16 @@ class Fetch(wiring.Component):
             settled.eq(~self.restart & ~grow),
         ]
         with m.If(self.restart):
-            m.d.sync += [offset.eq(self.program[unit_bits:]), held.eq(0)]
+            m.d.sync += [offset.eq(self.program[unit_bits:]), wanted.eq(0)]
         with m.Else():
-            m.d.sync += offset.eq(offset + grow)
-            with m.If(grow & ~handed_out):
-                m.d.sync += held.eq(held + 1)
-            with m.Elif(~grow & handed_out):
-                m.d.sync += held.eq(held - 1)
+            m.d.sync += [offset.eq(offset + grow), wanted.eq(wanted + grow)]
 
-        count = Signal(range(block * unit_beats + 1))
+        empty = Signal()
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.quiet.eq(~self.restart)
                 m.d.sync += [start.eq(self.window_base[unit_bits:] + offset), size.eq(0)]
-                with m.If(~self.restart & ~self.abort & settled & inside & (held <= block)):
+                with m.If(~self.restart & ~self.abort & settled & inside & (pending <= block)):
                     m.next = "GROW"
             with m.State("GROW"):
                 m.d.comb += aligned.eq((start + size)[: (block - 1).bit_length()] == 0)
@@ -103,21 +105,18 @@ class Fetch(wiring.Component):
                     m.next = "BURST"
             with m.State("BURST"):
                 m.d.comb += burst.valid.eq(1)
-                m.d.sync += count.eq(burst.payload.beats)
                 with m.If(burst.ready):
                     m.next = "DATA"
             with m.State("DATA"):
                 m.d.comb += beats.ready.eq(1)
-                with m.If(beats.valid):
-                    m.d.sync += count.eq(count - 1)
-                    with m.If(count == 1):
-                        m.next = "IDLE"
-        m.d.comb += self.missing.eq(fsm.ongoing("IDLE") & settled & ~inside & (held == 0))
+                with m.If(filled[beat_bits:] == wanted):
+                    m.next = "IDLE"
+        m.d.comb += self.missing.eq(fsm.ongoing("IDLE") & settled & ~inside & empty)
 
-        self._buffer(m, handed_out, ahead * unit_beats, unit_bytes // 4)
+        self._buffer(m, filled, taken, empty, ahead * unit_beats)
         return m
 
-    def _buffer(self, m: Module, handed_out: Signal, depth: int, unit_words: int) -> None:
+    def _buffer(self, m: Module, filled: Signal, taken: Signal, empty: Signal, depth: int) -> None:
         """The beats in RAM, and the words made of them: narrow beats joined, wide ones split."""
         beats = self.dram_read.data
         bus_bits = len(beats.payload)
@@ -125,7 +124,6 @@ class Fetch(wiring.Component):
         memory: Any = Memory(shape=bus_bits, depth=depth, init=[], attrs={"no_rw_check": 1})
         m.submodules.memory = memory
         write, read = memory.write_port(), memory.read_port()
-        filled, taken = Signal(range(2 * depth)), Signal(range(2 * depth))
         m.d.comb += [
             write.en.eq(beats.valid & beats.ready),
             write.addr.eq(filled),
@@ -139,12 +137,12 @@ class Fetch(wiring.Component):
         pieces = max(bus_bits // 32, 1)
         word = Signal(max(bus_bits, 32), reset_less=True)
         asked, arrived = Signal(range(parts + 1)), Signal(range(parts + 1))
-        piece, place, capture = Signal(range(pieces)), Signal(range(unit_words)), Signal()
+        piece, capture = Signal(range(pieces)), Signal()
         m.d.comb += [
             self.words.valid.eq(arrived == parts),
             self.words.payload.eq(word[:32]),
             read.en.eq((asked != parts) & (filled != taken)),
-            handed_out.eq(self.words.valid & self.words.ready & place.all()),
+            empty.eq((filled == taken) & (asked == 0)),
         ]
         m.d.sync += capture.eq(read.en)
         with m.If(read.en):
@@ -155,10 +153,9 @@ class Fetch(wiring.Component):
                 arrived.eq(arrived + 1),
             ]
         with m.If(self.words.valid & self.words.ready):
-            m.d.sync += place.eq(place + 1)
             with m.If(piece == pieces - 1):
                 m.d.sync += [piece.eq(0), asked.eq(0), arrived.eq(0)]
             with m.Else():
                 m.d.sync += [piece.eq(piece + 1), word.eq(word >> 32)]
         with m.If(self.restart):
-            m.d.sync += [*(s.eq(0) for s in (filled, taken, asked, arrived, piece, place, capture))]
+            m.d.sync += [*(s.eq(0) for s in (filled, taken, asked, arrived, piece, capture))]

@@ -36,7 +36,7 @@ class LocalFetch(Component):
         self.config = config
         super().__init__(
             {
-                "program": In(32),
+                "program": In(config.dram_bits),
                 "restart": In(1),
                 "abort": In(1),
                 "quiet": Out(1),

@@ -47,8 +47,9 @@ class Registers(wiring.Component):
     `write_length` is 1 in the cycle after a write of LENGTH. A read of CYCLES or COUNTER waits
     until the counters are settled, which during a program they are not; then `select` names the
     total that `value` shows two cycles later. Writes to registers that can not be written are
-    ignored. Where DRAM is not read-write, LOCAL_DATA goes to local memory through `read` and
-    `write`, at its pace, and then LOCAL_ADDRESS moves on by 4; elsewhere both read 0.
+    ignored; those that can not be read read 0. Where DRAM is not read-write, LOCAL_DATA goes to
+    local memory through `read` and `write`, at its pace, and then LOCAL_ADDRESS moves on by 4;
+    elsewhere both read 0.
     """
 
     bus: Any
@@ -79,12 +80,12 @@ class Registers(wiring.Component):
             "bus": In(RegisterBus()),
             "start": Out(1),
             "stop": Out(1),
-            "program": Out(32),
+            "program": Out(config.dram_bits),
             "length": Out(12),
             "sample": Out(SAMPLE_BITS),
             "write_length": Out(1),
-            "window_base": Out(32),
-            "window_size": Out(32),
+            "window_base": Out(config.dram_bits),
+            "window_size": Out(config.dram_bits + 1),
             "running": In(1),
             "done": In(1),
             "error": In(1),
@@ -115,9 +116,6 @@ class Registers(wiring.Component):
             Register.STATUS: status,
             Register.ERROR_PC: self.error_pc,
             Register.PROGRAM: self.program,
-            Register.LENGTH: Cat(self.length, Const(0, 4), self.sample),
-            Register.WINDOW_BASE: self.window_base,
-            Register.WINDOW_SIZE: self.window_size,
             Register.CYCLES: self.value,
             Register.COUNTER_SELECT: counter,
             Register.COUNTER: self.value,

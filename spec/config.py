@@ -74,6 +74,8 @@ class AcceleratorConfig:
     """Longest burst on the external memory port."""
     dram: Literal["readwrite", "readonly", "none"] = "readwrite"
     """External memory: read and written, only read (flash), or absent."""
+    dram_mib: int = 32
+    """MiB of external memory that addresses can reach."""
     samples: int = 1
     """Most samples of one batch, each with a runtime length of its own."""
     queue_depth: int = 8
@@ -177,6 +179,12 @@ class AcceleratorConfig:
             f"dram is {self.dram!r}: one of readwrite, readonly, none",
         )
 
+        need(
+            _power_of_two(self.dram_mib) and 4 <= self.dram_mib <= 4096,
+            f"dram_mib is {self.dram_mib}: a power of two from 4 to 4096, for DRAM addresses have "
+            "32 bits",
+        )
+
     def _check_engines(self) -> None:
         need = self._require
         need(
@@ -243,6 +251,11 @@ class AcceleratorConfig:
     @property
     def local_words(self) -> int:
         return self.local_bytes // self.word_bytes
+
+    @property
+    def dram_bits(self) -> int:
+        """Bits of a byte address of external memory."""
+        return 20 + (self.dram_mib - 1).bit_length()
 
     @property
     def address_bits(self) -> int:

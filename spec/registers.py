@@ -9,26 +9,27 @@ IDENTITY = 0x47460000 | VERSION
 
 
 class Register(enum.IntEnum):
-    """Word addresses of the 32-bit registers (6-bit address). All read; those marked W write."""
+    """Word addresses of the 32-bit registers (6-bit address). Those marked W are written; all but
+    those marked WO read what they hold, these read 0."""
 
     IDENTITY = 0
     CONFIG_HASH = 1
     CONTROL = 2
-    """W: bit 0 starts the program, bit 1 stops it and clears an error. Reads 0."""
+    """WO: bit 0 starts the program, bit 1 stops it and clears an error."""
     STATUS = 3
     """Bit 0 running, bit 1 done, bit 2 error, bits 4-7 `ErrorCode`, bits 8-10 `Engine`."""
     ERROR_PC = 4
     """Byte address of the instruction in error, relative to the program's first."""
     PROGRAM = 5
     """W: byte address of the program, a multiple of 32: in the DRAM window, or in local memory
-    without DRAM."""
+    without DRAM. Of this and of the window, bits beyond the config's dram_mib are dropped."""
     LENGTH = 6
-    """W: bits 0-11 the runtime length of the sample in bits 16-19. Reads what was written last."""
+    """WO: bits 0-11 the runtime length of the sample in bits 16-19."""
     WINDOW_BASE = 7
-    """W: first byte of the DRAM window, a multiple of 32; every DRAM address of the program is
+    """WO: first byte of the DRAM window, a multiple of 32; every DRAM address of the program is
     relative to it."""
     WINDOW_SIZE = 8
-    """W: bytes of the DRAM window."""
+    """WO: bytes of the DRAM window."""
     CYCLES = 9
     """Cycles of the last run, from start to done, low 32 bits."""
     COUNTER_SELECT = 10
@@ -71,26 +72,15 @@ class Counter(enum.IntEnum):
     VECTOR_BUSY = 5
     ARRAY_BUSY = 6
     """Cycles in which the array takes a step: rows*cols*lanes products, padding included."""
-    DMA_SEMAPHORE = 7
-    LOAD_A_SEMAPHORE = 8
-    LOAD_B_SEMAPHORE = 9
-    LOAD_P_SEMAPHORE = 10
+    ARRAY_WAIT_A = 7
+    """Cycles in which the array has an instruction and waits for A; so for the next two."""
+    ARRAY_WAIT_B = 8
+    ARRAY_WAIT_DRAIN = 9
+    DMA_SEMAPHORE = 10
+    """Cycles in which the engine has nothing to do but an instruction that waits for tokens; so for
+    the next two."""
     EPILOGUE_SEMAPHORE = 11
     VECTOR_SEMAPHORE = 12
-    DMA_MEMORY = 13
-    """Cycles in which the engine asked for local memory and did not get it; so for the next
-    five."""
-    LOAD_A_MEMORY = 14
-    LOAD_B_MEMORY = 15
-    LOAD_P_MEMORY = 16
-    EPILOGUE_MEMORY = 17
-    VECTOR_MEMORY = 18
-    ARRAY_WAIT_A = 19
-    """Cycles in which the array has an instruction and waits for A; so for the next two."""
-    ARRAY_WAIT_B = 20
-    ARRAY_WAIT_DRAIN = 21
-    DRAM_READ = 22
+    DRAM_READ = 13
     """Beats read from external memory, instructions included."""
-    DRAM_WRITE = 23
-    ARRAY_AND_VECTOR = 24
-    """Cycles in which array and vector engine both work."""
+    DRAM_WRITE = 14

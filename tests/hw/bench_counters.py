@@ -6,6 +6,7 @@ import cocotb
 from cocotb.triggers import FallingEdge
 from drivers import make_rng, start, wait_until
 
+from gateformer.hw.counters import PERIOD
 from gateformer.spec.registers import Counter
 
 CYCLES = len(Counter)
@@ -18,7 +19,8 @@ async def totals(dut: Any) -> None:
     await start(dut)
     dut.run.value = 0
     dut.clear.value = 0
-    lengths = [1, 2, 31, 32, 33, 63, 64, 65, *(rng.randrange(1, 3000) for _ in range(6)), 5000]
+    around = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65]
+    lengths = [*around, *(rng.randrange(1, 3000) for _ in range(6)), 5000]
     for length in lengths:
         # Events between runs do not count.
         for _ in range(rng.randrange(40)):
@@ -44,8 +46,7 @@ async def totals(dut: Any) -> None:
             # Started again before the totals were done.
             await wait_until(dut, lambda: rng.random() < 0.01)
             continue
-        cycles = await wait_until(dut, lambda: not int(dut.busy.value), 1200)
-        assert cycles > 1000
+        await wait_until(dut, lambda: not int(dut.busy.value), PERIOD * (PERIOD + 4))
         for i in range(CYCLES + 1):
             dut.select.value = i
             await FallingEdge(dut.clk)

@@ -153,7 +153,7 @@ async def local_program(dut: Any) -> None:
             assert got == data[begin:][: 4 * most]
             for _ in range(rng.randrange(12)):
                 await FallingEdge(dut.clk)
-    for outside in (len(data), 1 << 20, 1 << 31):
+    for outside in (len(data), 1 << 20, 1 << CONFIG.dram_bits - 1):
         await restart(outside)
         assert await take(1) == b""
     assert all(address < CONFIG.local_words for _, address in memory.asked)

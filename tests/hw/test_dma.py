@@ -4,10 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.dma import Dma
+from gateformer.hw.dram_arbiter import DramArbiter
+from gateformer.hw.interfaces import InstructionPort, LocalWrite
 from gateformer.sim.bench import run_bench
-from gateformer.spec.configs import SMALL
+from gateformer.sim.dram import DramModel
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.configs import ECP5_85K, SMALL
+from gateformer.spec.isa import Engine
 
 BENCH = str(Path(__file__).with_name("bench_dma.py"))
 
@@ -35,4 +43,42 @@ def test_dma(bus_bytes: int, word_bytes: int, burst_bytes: int, dram: str, tmp_p
         BENCH,
         tmp_path / "build",
         environment={"CONFIG": json.dumps(config.as_dict())},
+    )
+
+
+class DmaWithDram(wiring.Component):
+    """The engine behind the arbiter and an SDRAM, the window being the first 256 KiB."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "instructions": Out(InstructionPort(Engine.DMA)),
+                "write": Out(LocalWrite(config)),
+                "abort": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        size = 1 << 18
+        m.submodules.dma = dma = Dma(self.config)
+        m.submodules.arbiter = arbiter = DramArbiter(self.config)
+        m.submodules.dram = dram = DramModel(self.config, size_bytes=size)
+        wiring.connect(m, wiring.flipped(self.instructions), dma.instructions)
+        wiring.connect(m, wiring.flipped(self.write), dma.write)
+        wiring.connect(m, dma.dram_read, arbiter.dma)
+        wiring.connect(m, arbiter.port, dram.read)
+        m.d.comb += [dma.abort.eq(self.abort), dma.window_size.eq(size)]
+        return m
+
+
+def test_loads_use_the_bus(tmp_path: Path) -> None:
+    config = ECP5_85K.replace(family="generic", dram="readonly")
+    run_bench(
+        DmaWithDram(config),
+        str(Path(__file__).with_name("bench_dma_bus.py")),
+        tmp_path / "build",
+        environment={"CONFIG": json.dumps(config.as_dict())},
+        sources=(Path(__file__).parents[2] / "sim" / "dram_storage.v",),
     )

@@ -1,0 +1,218 @@
+"""Between the words of local memory and the beats of the external port."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.interfaces import local_read_latency
+from gateformer.spec.config import AcceleratorConfig
+
+
+class LocalWalk(Component):
+    """The addresses of a block in local memory: `address` moves on with every `step`.
+
+    While `load`, the block is taken in; `start`, after a cycle of `load`, goes to its first word.
+    """
+
+    words: Signal
+    first: Signal
+    stride: Signal
+    load: Signal
+    start: Signal
+    step: Signal
+    address: Signal
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "words": In(12),
+                "first": In(16),
+                "stride": In(16),
+                "load": In(1),
+                "start": In(1),
+                "step": In(1),
+                "address": Out(16),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        row = Signal(16, reset_less=True)
+        # Counts up, for then a flip-flop's reset takes the place of a multiplexer.
+        word = Signal(12, reset_less=True)
+        new_row = Signal()
+        m.d.comb += new_row.eq(self.start | (self.step & (word == self.words)))
+        with m.If(self.load | new_row):
+            m.d.sync += row.eq(Mux(self.load, self.first, row + self.stride))
+        with m.If(new_row | self.step):
+            m.d.sync += self.address.eq(Mux(new_row, row, self.address + 1))
+        with m.If(new_row):
+            m.d.sync += word.eq(1)
+        with m.Elif(self.step):
+            m.d.sync += word.eq(word + 1)
+        return m
+
+
+class WordAssembler(Component):
+    """Beats in, words out, the first beat lowest; a beat a cycle when words leave at once.
+
+    complete: the last beat of a word is taken in this cycle. drop: beats are taken, words vanish.
+    """
+
+    beat: stream.Interface
+    word: stream.Interface
+    complete: Signal
+    drop: Signal
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.beats = config.word_bytes // config.bus_bytes
+        bits = 8 * config.word_bytes
+        super().__init__(
+            {
+                "beat": In(stream.Signature(8 * config.bus_bytes)),
+                "word": Out(stream.Signature(bits)),
+                "complete": Out(1),
+                "drop": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        full = Signal()
+        word = Signal.like(self.word.payload, reset_less=True)
+        last = Signal()
+        m.d.comb += [
+            self.word.valid.eq(full),
+            self.word.payload.eq(word),
+            self.complete.eq(self.beat.valid & self.beat.ready & last),
+        ]
+        with m.If(self.word.ready):
+            m.d.sync += full.eq(0)
+        with m.If(self.complete & ~self.drop):
+            m.d.sync += full.eq(1)
+        if self.beats == 1:
+            m.d.comb += [last.eq(1), self.beat.ready.eq(self.drop | ~full | self.word.ready)]
+            with m.If(self.complete & ~self.drop):
+                m.d.sync += word.eq(self.beat.payload)
+            return m
+        # A word has several cycles to leave while the next one gathers: `ready` needs no path from
+        # the arbiter.
+        count = Signal(range(self.beats))
+        gathered = Signal(len(word) - len(self.beat.payload), reset_less=True)
+        joined = Cat(gathered, self.beat.payload)
+        m.d.comb += [
+            last.eq(count.all()),
+            self.beat.ready.eq(self.drop | ~last | ~full),
+        ]
+        with m.If(self.beat.valid & self.beat.ready):
+            m.d.sync += [count.eq(count + 1), gathered.eq(joined[len(self.beat.payload) :])]
+        with m.If(self.complete & ~self.drop):
+            m.d.sync += word.eq(joined)
+        return m
+
+
+class WordSplitter(Component):
+    """Words in, beats out, through a buffer of `words` words, a power of two.
+
+    pace: a word may be asked for; asked: one is, and comes `word_valid` later, never refused; never
+    more than `words` are asked for and not yet gone. filling: a word is on its way into the buffer.
+    enable: the word in front may leave; complete: its last beat leaves in this cycle.
+    """
+
+    pace: Signal
+    asked: Signal
+    word_valid: Signal
+    word: Signal
+    filling: Signal
+    beat: stream.Interface
+    enable: Signal
+    complete: Signal
+
+    def __init__(self, config: AcceleratorConfig, *, words: int) -> None:
+        self.config = config
+        self.depth = words
+        self.beats = config.word_bytes // config.bus_bytes
+        super().__init__(
+            {
+                "pace": Out(1),
+                "asked": In(1),
+                "word_valid": In(1),
+                "word": In(8 * config.word_bytes),
+                "filling": Out(1),
+                "beat": Out(stream.Signature(8 * config.bus_bytes)),
+                "enable": In(1),
+                "complete": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        width = len(self.beat.payload)
+        depth = self.depth * self.beats
+        m.submodules.buffer = buffer = Memory(
+            shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}
+        )
+        push = buffer.write_port()
+        pull = buffer.read_port()
+        head = Signal(range(2 * depth))
+        tail = Signal(range(2 * depth))
+
+        # Words are spaced so that each is pushed, beat by beat, before the next one comes.
+        coming = Signal(local_read_latency(self.config) + self.beats)
+        pushes = Signal(self.beats)
+        m.d.sync += [
+            coming.eq(Cat(self.asked, coming)),
+            pushes.eq(Cat(self.word_valid, pushes)),
+        ]
+        # Each part of a word waits for its turn in registers of its own, which hold 0 before and
+        # after it, so that an OR joins them.
+        parts = []
+        for i in range(self.beats):
+            part = Mux(self.word_valid, self.word.word_select(i, width), 0)
+            for stage in range(i + 1):
+                delayed = Signal(width, name=f"part_{i}_{stage}", reset_less=True)
+                m.d.sync += delayed.eq(part)
+                part = delayed
+            parts.append(part)
+        m.d.comb += [
+            self.pace.eq(~coming[: self.beats - 1].any()),
+            self.filling.eq(coming.any()),
+            push.data.eq(reduce(or_, parts)),
+            push.en.eq(pushes.any()),
+            push.addr.eq(head),
+        ]
+        with m.If(push.en):
+            m.d.sync += head.eq(head + 1)
+
+        # The RAM's own latch and a register behind it: two stages that wait on their own. An
+        # address is read only after it was written, and never is more asked for than there is room.
+        latched = Signal()
+        valid = Signal()
+        output = Signal(width, reset_less=True)
+        leaves = self.beat.valid & self.beat.ready
+        accepts = ~valid | leaves
+        fetch = (~latched | accepts) & (head != tail)
+        m.d.comb += [
+            pull.addr.eq(tail),
+            pull.en.eq(fetch),
+            self.beat.valid.eq(valid & self.enable),
+            self.beat.payload.eq(output),
+        ]
+        with m.If(fetch):
+            m.d.sync += tail.eq(tail + 1)
+        with m.If(accepts):
+            m.d.sync += [latched.eq(fetch), valid.eq(latched), output.eq(pull.data)]
+        with m.Elif(fetch):
+            m.d.sync += latched.eq(1)
+        if self.beats == 1:
+            m.d.comb += self.complete.eq(leaves)
+        else:
+            left = Signal(range(self.beats))
+            m.d.comb += self.complete.eq(leaves & left.all())
+            with m.If(leaves):
+                m.d.sync += left.eq(left + 1)
+        return m
