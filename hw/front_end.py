@@ -109,7 +109,9 @@ class FrontEnd(wiring.Component):
         current = chain
         if self.prefetch:
             current = {i: Signal(32, name=f"word_{i}", reset_less=True) for i in places}
-            with m.If(move):
+            # They follow the chain whenever they may, so that all their enables come from one
+            # flip-flop.
+            with m.If(~stream.valid | (0 if self.engine in SYNC_ENGINES else stream.ready)):
                 m.d.sync += [current[i].eq(chain[i]) for i in places]
         number = Cat(unpack_number(i, current[i]) for i in (0, 1))
         m.d.sync += [
@@ -147,13 +149,14 @@ class FrontEnd(wiring.Component):
         """Tokens before an instruction starts and after it is complete."""
         port, valid = self.semaphores, self.instructions.stream.valid
         asking = port.wait_valid
+        with m.If(valid):
+            m.d.sync += port.signal_mask.eq(current[10:16])
         m.d.sync += [
             asking.eq(done | (asking & ~port.wait_ready)),
             posting.eq(self.completed | (posting & ~port.signal_ready)),
         ]
         m.d.comb += [
             port.wait_mask.eq(following[4:10]),
-            port.signal_mask.eq(current[10:16]),
             port.signal_valid.eq(posting),
             self.waiting.eq(asking & ~valid),
             move.eq(held & ~valid & ~(asking & ~port.wait_ready) & ~(posting & ~port.signal_ready)),

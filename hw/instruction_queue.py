@@ -25,9 +25,6 @@ VISITS = REGIONS + 2
 """Cycles in which every queue is looked at once, and what that found is known."""
 
 
-_LOADER_SIGNALS = ("queued", "wanted", "begin", "look", "looking")
-
-
 class QueueWrite(Signature):
     """The write side of the queues, seen from the sequencer.
 
@@ -155,24 +152,27 @@ class InstructionQueues(wiring.Component):
         # The loader's side ("there"): it looks at queue after queue, then reads one's words.
         want, behind, idle = Signal(count), Signal(count), Signal(count)
         clearing = Signal(init=1)
-        queued, wanted, begin, look, looking = (Signal(name=n) for n in _LOADER_SIGNALS)
+        queued, wanted, begin = Signal(), Signal(), Signal()
+        look, looking = Signal(), Signal()
         reading, index, number = Signal(), Signal(3), Signal(bits, reset_less=True)
         late, resting = Signal(2 + BLAME_DELAY), Signal()
         filled, loaded = ports["filled_there"][1].data, ports["loaded_there"][1].data
-        moved = Signal(bits)
+        moved, found, aimed = Signal(bits, reset_less=True), Signal(), Signal(2)
         m.d.comb += [
             resting.eq(~(reading | late.any())),
             begin.eq(queued & wanted & ~lookup.want),
-            look.eq(resting & ~begin & lookup.want & ~looking & (engine == lookup.engine)),
+            # It stays there, so that `before` and `moved` settle.
+            found.eq(resting & ~begin & lookup.want & (engine == lookup.engine)),
+            look.eq(found & aimed.all() & ~looking),
         ]
-        m.d.sync += [late.eq(Cat(reading, late)), queued.eq(0)]
+        m.d.sync += [late.eq(Cat(reading, late)), queued.eq(0), aimed.eq(Cat(found, aimed))]
         with m.If(begin | look):
             m.d.sync += [reading.eq(1), index.eq(0)]
         with m.Elif(reading):
             m.d.sync += [reading.eq(~index.all()), index.eq(index + 1)]
         with m.If(look):
             m.d.sync += [looking.eq(1), number.eq(moved)]
-        with m.Elif(resting & ~begin):
+        with m.Elif(resting & ~begin & ~found):
             m.d.sync += [
                 visited.eq(visited + 1),
                 engine.eq(visited),
@@ -212,10 +212,10 @@ class InstructionQueues(wiring.Component):
             with m.If(~lookup.want):
                 m.d.sync += new.eq(old)
         before = Signal()
-        m.d.comb += before.eq(past[-1].bit_select(engine, 1))
-        m.d.comb += moved.eq(
-            number + Mux(lookup.want, Cat(~before, Const(-1, bits - 1)), Const(1, bits))
-        )
+        m.d.sync += [
+            before.eq(past[-1].bit_select(engine, 1)),
+            moved.eq(number + Mux(lookup.want, Cat(~before, Const(-1, bits - 1)), Const(1, bits))),
+        ]
         low, high = Signal(NUMBER_LOW, reset_less=True), Signal(NUMBER_HIGH, reset_less=True)
         for i, part in enumerate((low, high)):
             with m.If(looking & late[1] & (place[1] == i)):

@@ -21,10 +21,11 @@ class Sequencer(wiring.Component):
     """Runs one program after each `start`, and keeps how it ended.
 
     From the cycle after `start` on `running` is 1. Once fetch and DMA are `quiet`, `flush` is 1 for
-    a cycle (it resets engines, queues, semaphores and the memory pipeline), `restart` in the next
-    starts the fetch, and the :class:`Dispatcher` gets to work on `words`. After a HALT, when the
-    queues have been `empty` for REST cycles, the program is `done`. `start` while `running` is
-    ignored. `length` is the runtime length of `sample`, at most three cycles late.
+    a cycle, and `restart` in the next one, in which engines, queues, semaphores and the memory
+    pipeline are reset. That starts the fetch, and the :class:`Dispatcher` gets to work on `words`.
+    After a HALT, when the queues have been `empty` for REST cycles, the program is `done`. `start`
+    while `running` is ignored. `length` is the runtime length of `sample`, at most three cycles
+    late.
 
     `stop`, a pulse of `local_error` (of engine `local_engine`) or of `dma_error`, an illegal
     instruction, an instruction that is `missing`, and watchdog_cycles without `progress` or
