@@ -8,7 +8,17 @@ from gateformer.cli.options import add_config, add_shape
 from gateformer.cli.quantization import add_quantization, quantization_options
 from gateformer.spec.configs import find_config
 
-PASSES = ("import", "lower", "quantize", "batch", "plan", "schedule", "synchronize", "encode")
+PASSES = (
+    "import",
+    "lower",
+    "quantize",
+    "batch",
+    "order",
+    "plan",
+    "schedule",
+    "synchronize",
+    "encode",
+)
 """The compiler's passes in order."""
 
 

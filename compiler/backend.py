@@ -6,6 +6,8 @@ from typing import Any
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
 from gateformer.compiler.layers import Layers
+from gateformer.compiler.ordering import order_operations
+from gateformer.compiler.pieces import cut_pieces
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.schedule import Schedule, schedule
@@ -14,6 +16,9 @@ from gateformer.compiler.synchronize import synchronize
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Instruction
+
+URGENCIES = (1, 4)
+"""What may move to DRAM is weighed in several ways; the cycle model judges them."""
 
 PassObserver = Callable[[str, Any], None]
 """Called after each pass with its name and its result."""
@@ -37,9 +42,9 @@ def compile_layers(
     samples: int = 1,
     observe: PassObserver = lambda *_: None,
 ) -> tuple[ProgramImage, Layers]:
-    """The back end: batches, plans memory, tiles, schedules, synchronizes and encodes an integer
-    graph of one sample, for `samples` samples that run together. Also tells which operation each
-    instruction serves.
+    """The back end: batches, orders, plans memory, tiles, schedules, synchronizes and encodes an
+    integer graph of one sample, for `samples` samples that run together. Also tells which operation
+    each instruction serves.
 
     Raises CapacityError when the graph does not fit the config, ConfigError when the batch does
     not.
@@ -47,15 +52,27 @@ def compile_layers(
     macs_of_length = graph.macs_of_length()
     graph = batch(graph, samples, config)
     observe("batch", graph)
-    plan = plan_memory(graph, config)
+    graph = order_operations(cut_pieces(graph, config), config)
+    observe("order", graph)
+    plan, scheduled = _fastest(graph, config)
     observe("plan", plan)
-    scheduled = schedule(graph, config, plan)
     observe("schedule", scheduled)
     program = synchronize(config, scheduled.instructions)
     observe("synchronize", program)
     image = _image(graph, config, plan, scheduled, tuple(program), macs_of_length)
     observe("encode", image)
     return image, Layers.of(graph.operations, scheduled.operations)
+
+
+def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> tuple[Plan, Schedule]:
+    """The memory plan whose program takes the fewest cycles, and that program."""
+    plans: list[Plan] = []
+    for urgency in URGENCIES:
+        plan = plan_memory(graph, config, urgency)
+        if all(plan.residency != other.residency for other in plans):
+            plans.append(plan)
+    candidates = [(plan, schedule(graph, config, plan)) for plan in plans]
+    return min(candidates, key=lambda candidate: candidate[1].cycles)
 
 
 def _image(

@@ -7,15 +7,13 @@ has a copy for each sample; the others hold all samples, below each other or, wh
 are a sample's rows (values, transposed), side by side.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.plan import reads, writes
 from gateformer.compiler.quantized import (
-    Gain,
-    QCopy,
     QGemm,
     QNorm,
     QOperation,
@@ -23,6 +21,7 @@ from gateformer.compiler.quantized import (
     QTensor,
     QuantizedGraph,
 )
+from gateformer.compiler.views import map_views
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import ConfigError
 
@@ -67,7 +66,7 @@ class _Batch:
         for once, group in groupby(self._graph.operations, lambda op: id(op) in self._stacked):
             part = list(group)
             if once:
-                operations += [_map_views(op, self._all) for op in part]
+                operations += [map_views(op, self._all) for op in part]
                 continue
             for sample in range(self._samples):
                 operations += [self._repeated(op, sample) for op in part]
@@ -154,27 +153,13 @@ class _Batch:
         return replace(view, row=sample * tensor.rows + view.row)
 
     def _repeated(self, op: QOperation, sample: int) -> QOperation:
-        op = _map_views(op, lambda view: self._one(view, sample))
+        op = map_views(op, lambda view: self._one(view, sample))
         name = _name(op.name, sample)
         if isinstance(op, QSoftmax):
             return replace(op, name=name, records=_name(op.records, sample))
         if isinstance(op, QGemm) and isinstance(op.records, str):
             return replace(op, name=name, records=_name(op.records, sample))
         return replace(op, name=name)
-
-
-def _map_views(op: QOperation, move: Callable[[View], View]) -> QOperation:
-    def gain(one: Gain | None) -> Gain | None:
-        return None if one is None else replace(one, target=move(one.target))
-
-    match op:
-        case QGemm():
-            residual = None if op.residual is None else move(op.residual)
-            return replace(op, a=move(op.a), b=move(op.b), out=move(op.out), residual=residual)
-        case QNorm():
-            return replace(op, source=move(op.source), int8=gain(op.int8), int16=gain(op.int16))
-        case QSoftmax() | QCopy():
-            return replace(op, source=move(op.source), target=move(op.target))
 
 
 def _name(name: str, sample: int) -> str:

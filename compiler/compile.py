@@ -1,6 +1,6 @@
 """The compiler: a list of named passes from an ONNX file to a program.
 
-The passes are import, lower, quantize, batch, plan, schedule, synchronize and encode.
+The passes are import, lower, quantize, batch, order, plan, schedule, synchronize and encode.
 """
 
 import hashlib

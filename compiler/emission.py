@@ -47,8 +47,10 @@ class Emission:
         """Words of staging that each operation keeps for what several of its steps read."""
         self._present: dict[str, np.ndarray] = {}
         """For each input in local memory, which rows were brought."""
-        self._stored: dict[str, np.ndarray] = {}
-        """For each tensor with rows in DRAM, the last step that stores each row."""
+        self._places: dict[str, int] = {}
+        """For each input in local memory, the last step before its place is its own."""
+        self._written: dict[str, np.ndarray] = {}
+        """For each tensor, the last step that writes each row, in DRAM or in local memory."""
 
     @property
     def room(self) -> int:
@@ -200,16 +202,42 @@ class Emission:
         def fetch(staging: int) -> None:
             self.move(Opcode.DMA_LOAD, view, word, words, staging)
 
-        after = -1
-        if view.tensor in self._stored:
-            after = int(self._stored[view.tensor][view.row : view.row + view.rows].max())
         size = self.block_words(view, words)
-        return Load(fetch, consume, staging_words=size, after=after, **options)
+        return Load(fetch, consume, staging_words=size, after=self.written(view), **options)
+
+    def written(self, view: View) -> int:
+        """The last step so far that writes rows of a view; of an input in local memory the last one
+        before its place is its own; -1 where there is none."""
+        if self.is_brought(view):
+            return self._places.setdefault(view.tensor, self._before)
+        if view.tensor not in self._written:
+            return -1
+        return int(self._written[view.tensor][view.row : view.row + view.rows].max())
+
+    def write(self, view: View) -> None:
+        """Notes that the newest step writes rows."""
+        rows = self.graph.tensors[view.tensor].rows
+        written = self._written.setdefault(view.tensor, np.full(rows, -1))
+        written[view.row : view.row + view.rows] = len(self.steps) - 1
+
+    @property
+    def _before(self) -> int:
+        """The last step of the operations before this one."""
+        return max(
+            (i for i, s in enumerate(self.steps) if s.operation != self.operation), default=-1
+        )
+
+    def is_brought(self, view: View) -> bool:
+        """Whether rows in local memory are an input's, which is brought there from DRAM."""
+        role = self.tensor(view).role
+        return role is Role.INPUT and self.config.dram == "readwrite" and self.is_resident(view)
 
     def read_rows(self, step: Step, view: View, word: int = 0, words: int | None = None) -> Rows:
         """Rows that a step reads: where they lie, or in staging, with their load in the step."""
         words = self.row_words(view) if words is None else words
         if self.is_resident(view):
+            if self.is_brought(view):
+                step.loads.append(self.bring(view, lambda _: None))
             return self.local_rows(view, word)
         load = self.load_rows(view, word, words, lambda _: None, held=True)
         step.loads.append(load)
@@ -219,6 +247,7 @@ class Emission:
         """Rows that a step writes: where they lie, or in staging, with their store in the step,
         which must be the last one made."""
         words = self.row_words(view) if words is None else words
+        self.write(view)
         if self.is_resident(view):
             return self.local_rows(view, word)
 
@@ -227,11 +256,12 @@ class Emission:
 
         store = Store(self.block_words(view, words), emit)
         step.stores.append(store)
-        stored = self._stored.setdefault(
-            view.tensor, np.full(self.graph.tensors[view.tensor].rows, -1)
-        )
-        stored[view.row : view.row + view.rows] = len(self.steps) - 1
         return Rows(lambda: store.address, words)
+
+    def bring(self, view: View, consume: Callable[[int], None], **options: Any) -> Load:
+        """A load of an input's rows to their place in local memory."""
+        after = self.written(view)
+        return Load(lambda _: self._bring(view), consume, after=after, **options)
 
     def local_rows(self, view: View, word: int = 0) -> Rows:
         """Rows in local memory; those of an input are brought when they are first used."""
@@ -245,9 +275,9 @@ class Emission:
 
     def _bring(self, view: View) -> None:
         """Emits the DMA of rows of an input that are not in local memory yet."""
-        tensor = self.tensor(view)
-        if tensor.role is not Role.INPUT or self.config.dram != "readwrite":
+        if not self.is_brought(view):
             return
+        tensor = self.tensor(view)
         layout = self.layout(view)
         present = self._present.setdefault(tensor.name, np.zeros(tensor.rows, bool))
         missing = np.flatnonzero(~present[view.row : view.row + view.rows])

@@ -3,7 +3,8 @@
 The loops are, from the outside: chunks of rows of A, blocks of columns (rows of B), parts of k,
 groups of rows. A chunk is as many groups as staging holds of A, so A comes from DRAM once and B
 once for each chunk; all groups are one chunk where A lies in local memory. All parts but the last
-add int32 sums up in staging, one block at a time.
+add int32 sums up in staging, one block at a time. Or A *streams*: each group comes anew for each
+block, and blocks are as wide as staging holds sums of all rows; that moves less where A is large.
 """
 
 import math
@@ -20,6 +21,8 @@ GROUP_ROWS = 32
 """Rows of an operation that one instruction computes: the grain of overlap between engines."""
 PIECES = 6
 """Pieces in which B passes through staging at a time, so that DMA and loader overlap."""
+STREAM_WORDS = 16
+"""Words that a part of a row of A has at least where A streams: shorter ones waste the bus."""
 LEAST_TILES = 3
 """Tiles of B that staging holds at least."""
 
@@ -64,17 +67,16 @@ class Block:
 @dataclass(frozen=True)
 class Tiling:
     """blocks of columns; parts of the contraction (positions of elements, padding counted); chunks:
-    lists of groups (first row, rows). spare: words of staging that nothing of A needs."""
+    lists of groups (first row, rows). spare: words of staging that nothing of A needs. holds_a:
+    whether rows of A stay in staging for several blocks; else they come for each use. moved: words
+    of A and B from DRAM."""
 
     blocks: tuple[Block, ...]
     parts: tuple[range, ...]
     chunks: tuple[tuple[tuple[int, int], ...], ...]
     spare: int
-
-    @property
-    def holds_a(self) -> bool:
-        """Whether rows of A stay in staging for several blocks; else each is used once."""
-        return len(self.blocks) > 1
+    holds_a: bool
+    moved: int
 
 
 class GemmGeometry:
@@ -147,20 +149,22 @@ class GemmGeometry:
         return -(-self.k_words // parts)
 
     @cached_property
-    def parts(self) -> tuple[range, ...]:
+    def _least_parts(self) -> int:
         """As few parts as rings and k_max allow."""
         longest = self.config.k_max // self.word
         least = -(-self.k_words // longest)
         for count in range(least, self.k_words + 1):
             if self._ring_columns(self._part(count), count) >= self._least_columns:
-                step = self._part(count) * self.word
-                return tuple(
-                    range(first, min(first + step, self.k)) for first in range(0, self.k, step)
-                )
+                return count
         raise CapacityError(
             f"{self.op.name!r}: {self._least_columns} rows of B of one word do not fit the rings "
             f"of config {self.config.name!r}: raise b_depth or p_depth"
         )
+
+    def _parts(self, count: int) -> tuple[range, ...]:
+        """So many parts, or one less where words do not divide."""
+        step = self._part(count) * self.word
+        return tuple(range(first, min(first + step, self.k)) for first in range(0, self.k, step))
 
     @property
     def _unit(self) -> int:
@@ -204,30 +208,33 @@ class GemmGeometry:
             words_of(columns, 2, self.word) if self.residual_staged else 0,
         )
 
-    def _fixed(self, group: int, columns: int) -> int:
+    def _fixed(self, group: int, columns: int, parts: int) -> int:
         """Words for everything but A and partial sums: outputs and residuals twice, B, records,
         table."""
         words = 2 * group * sum(self._row_words(columns))
         if self.b_staged:
             tiles = min(LEAST_TILES, -(-columns // self.config.cols))
-            words += tiles * self.config.cols * self._part(len(self.parts))
-        if self.record_staged or len(self.parts) > 1:
-            records = group if self.by_row and len(self.parts) == 1 else columns
+            words += tiles * self.config.cols * self._part(parts)
+        if self.record_staged or parts > 1:
+            records = group if self.by_row and parts == 1 else columns
             words += words_of(max(records, group if self.by_row else 0), 8, self.word)
         if self.op.activation is not None:
             words += words_of(self.op.activation.nbytes, 1, self.word)
         return words
 
-    def _tiling(self, group: int, columns: int, room: int) -> Tiling | None:
-        """The tiling with groups and blocks of at most these sizes, if it fits."""
+    def _tiling(
+        self, group: int, columns: int, parts: int, room: int, *, streams: bool
+    ) -> Tiling | None:
+        """The tiling with groups and blocks of at most these sizes, if it fits. It has one chunk
+        where A streams."""
         blocks = self._blocks(columns)
         columns = max(block.count for block in blocks)
-        spare = room - self._fixed(group, columns)
+        spare = room - self._fixed(group, columns, parts)
         groups = self._groups(group)
         resident = self.residency.resident_rows(self.op.a)
-        once = len(blocks) == 1
-        a_words = self._part(len(self.parts)) if once else self.k_words
-        partial = words_of(columns, 4, self.word) if len(self.parts) > 1 else 0
+        once = len(blocks) == 1 or streams
+        a_words = self._part(parts) if once else self.k_words
+        partial = words_of(columns, 4, self.word) if parts > 1 else 0
         if once and self.a_staged:
             spare -= 2 * max(rows for _, rows in groups) * a_words
         chunks: list[list[tuple[int, int]]] = []
@@ -244,7 +251,18 @@ class GemmGeometry:
             chunks[-1].append((row, rows))
             used += words
             most = max(most, used)
-        return Tiling(blocks, self.parts, tuple(tuple(chunk) for chunk in chunks), spare - most)
+        if streams and len(chunks) > 1:
+            return None
+        moved = self.a_staged * self.k_words * (len(blocks) if once else 1)
+        moved += self.b_staged * self.k_words * len(chunks)
+        return Tiling(
+            blocks,
+            self._parts(parts),
+            tuple(tuple(chunk) for chunk in chunks),
+            spare - most,
+            len(blocks) > 1 and not streams,
+            moved,
+        )
 
     def _groups(self, group: int) -> list[tuple[int, int]]:
         others = [self.op.a]
@@ -252,10 +270,10 @@ class GemmGeometry:
             others.append(self.op.residual)
         return row_groups(self.residency, self.op.out, others, group)
 
-    def _columns(self, group: int, room: int) -> int:
+    def _columns(self, group: int, parts: int, room: int) -> int:
         """Columns of a block that the rings hold, and an eighth of staging of each of output and
         residual."""
-        limit = self._ring_columns(self._part(len(self.parts)), len(self.parts))
+        limit = self._ring_columns(self._part(parts), parts)
         rows = min(group, self.op.a.rows)
         for words, size in zip(
             self._row_words(self._least_columns), (self.out_layout.element_bytes, 2), strict=True
@@ -265,28 +283,42 @@ class GemmGeometry:
         return limit
 
     def choose(self, room: int) -> Tiling | None:
-        """The tiling with the fewest chunks in `room` words of staging, then the largest groups and
+        """The tiling that moves least in `room` words of staging, then the largest groups and
         blocks; None where none fits. Groups below a quarter of GROUP_ROWS only where nothing else
         fits."""
         best: Tiling | None = None
         for group in group_sizes(self.config):
             if best is not None and group < GROUP_ROWS // 4:
                 break
-            tiling = self._widest(group, room)
-            if tiling is None:
-                continue
-            if best is None or len(tiling.chunks) < len(best.chunks):
-                best = tiling
+            tilings = [self._widest(group, self._least_parts, room, streams=False)]
+            if tilings[0] is None or len(tilings[0].chunks) > 1:
+                tilings += [
+                    self._widest(group, parts, room, streams=True) for parts in self._stream_parts
+                ]
+            for tiling in tilings:
+                if tiling is not None and (best is None or tiling.moved < best.moved):
+                    best = tiling
         return best
 
-    def _widest(self, group: int, room: int) -> Tiling | None:
+    @cached_property
+    def _stream_parts(self) -> list[int]:
+        """Numbers of parts to try where rows of A stream: none where weights are A, or where a
+        runtime length cuts the contraction."""
+        if not self.b_constant or not self.a_staged:
+            return []
+        counts = [self._least_parts]
+        while 2 * counts[-1] * STREAM_WORDS <= self.k_words:
+            counts.append(2 * counts[-1])
+        return counts
+
+    def _widest(self, group: int, parts: int, room: int, *, streams: bool) -> Tiling | None:
         """The tiling with the widest blocks that fit."""
-        columns = self._columns(group, room)
+        columns = self._columns(group, parts, room)
         while True:
-            tiling = self._tiling(group, columns, room)
+            tiling = self._tiling(group, columns, parts, room, streams=streams)
             if tiling is not None or columns == self._least_columns:
                 return tiling
-            columns = max(columns // 2, self._least_columns)
+            columns = max(columns * 3 // 4, self._least_columns)
 
     def least_room(self, group: int, *, one_chunk: bool) -> int:
         """Words of staging that a tiling with groups of so many rows needs; one_chunk: with B
@@ -294,7 +326,9 @@ class GemmGeometry:
         low, high = 0, 1 << 24
         while low < high:
             middle = (low + high) // 2
-            tiling = self._tiling(group, self._least_columns, middle)
+            tiling = self._tiling(
+                group, self._least_columns, self._least_parts, middle, streams=False
+            )
             if tiling is None or (one_chunk and len(tiling.chunks) > 1):
                 low = middle + 1
             else:

@@ -164,7 +164,9 @@ class GemmTiler:
             def consume_local(_: int) -> None:
                 self._put_b(block, index, start, count, local.address(), local.stride)
 
-            return Load(None, consume_local, early=True, b_words=words)
+            if s.is_brought(view):
+                return s.bring(view, consume_local, early=True, b_words=words)
+            return Load(None, consume_local, early=True, b_words=words, after=s.written(view))
 
         def consume_staged(address: int) -> None:
             self._put_b(block, index, start, count, address, k_words)
@@ -246,7 +248,13 @@ class GemmTiler:
 
         if s.is_resident(view):
             local = s.local_rows(view)
-            return Load(None, lambda _: consume(local.address()), early=True, p_words=words)
+            return Load(
+                None,
+                lambda _: consume(local.address()),
+                early=True,
+                p_words=words,
+                after=s.written(view),
+            )
         return s.load_rows(view, 0, words, consume, early=True, p_words=words)
 
     # ---------------------------------------------------------------------------- steps
@@ -315,10 +323,11 @@ class GemmTiler:
             operands["addend"] = partial
         if last_part:
             values["format"] = int(_FORMATS[s.tensor(op.out).kind])
-            operands["out"] = self._out_rows(step, row, rows, block)
             if op.residual is not None:
+                # Before the output, which may take its place.
                 values["residual"] = 1
                 operands["residual"] = self._residual_rows(step, row, rows, block)
+            operands["out"] = self._out_rows(step, row, rows, block)
         else:
             values["format"] = int(Format.INT32)
             operands["out"] = partial

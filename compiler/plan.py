@@ -1,10 +1,12 @@
 """Memory planning: where every tensor of the integer graph lies."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from gateformer.compiler.graph import Role, View
+from gateformer.compiler.in_place import Heir
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.quantized import (
     QCopy,
@@ -130,21 +132,38 @@ def _overlap(a: range, b: range) -> bool:
     return a.start < b.stop and b.start < a.stop
 
 
-def first_fit(spans: dict[str, range], sizes: dict[str, int]) -> dict[str, int]:
-    """Addresses for tensors with the given lifetimes and sizes, largest first."""
+def first_fit(
+    spans: dict[str, range], sizes: dict[str, int], heirs: Mapping[str, Heir] | None = None
+) -> dict[str, int]:
+    """Addresses for tensors with the given lifetimes and sizes, largest first. An heir gets the
+    place of its source where nothing else is in the way."""
     addresses: dict[str, int] = {}
+    related: dict[str, set[str]] = {name: set() for name in sizes}
+    for name, heir in (heirs or {}).items():
+        if name in sizes and heir.source in sizes:
+            related[name].add(heir.source)
+            related[heir.source].add(name)
     for name in sorted(sizes, key=lambda n: (-sizes[n], spans[n].start, n)):
         taken = sorted(
-            (addresses[other], addresses[other] + sizes[other])
+            (addresses[other], addresses[other] + sizes[other], other)
             for other in addresses
             if _overlap(spans[name], spans[other])
         )
-        address = 0
-        for low, high in taken:
-            if address + sizes[name] <= low:
-                break
-            address = max(address, high)
-        addresses[name] = address
+
+        def free(address: int, name: str = name, taken: list[tuple[int, int, str]] = taken) -> bool:
+            return all(
+                address + sizes[name] <= low
+                or high <= address
+                or (other in related[name] and low == address)
+                for low, high, other in taken
+            )
+
+        family = [addresses[other] for other in sorted(related[name]) if other in addresses]
+        starts = [*family, 0, *(high for _, high, _ in taken)]
+        if family and free(family[0]):
+            addresses[name] = family[0]
+        else:
+            addresses[name] = min(address for address in starts if free(address))
     return addresses
 
 
@@ -160,7 +179,10 @@ def high_words(
 
 
 def place_tensors(
-    graph: QuantizedGraph, residency: Residency, spans: dict[str, range]
+    graph: QuantizedGraph,
+    residency: Residency,
+    spans: dict[str, range],
+    heirs: Mapping[str, Heir],
 ) -> tuple[dict[str, Place], np.ndarray]:
     """Places the resident rows of every tensor; also, for each operation, the first word of
     staging."""
@@ -168,7 +190,7 @@ def place_tensors(
     layouts = {name: Layout.of(graph.tensors[name], word) for name in spans}
     rows = {name: residency.resident(name) for name in spans}
     sizes = {name: layouts[name].words_of_rows(rows[name]) for name in spans if rows[name]}
-    addresses = first_fit(spans, sizes)
+    addresses = first_fit(spans, sizes, heirs)
     high = high_words(len(graph.operations), spans, sizes, addresses)
     local = {name: Place(addresses[name], layouts[name], rows[name]) for name in addresses}
     return local, high

@@ -142,6 +142,7 @@ def copy(s: Emission, op: QCopy) -> None:
         step = s.new_step()
         if s.is_resident(view):
             local = s.local_rows(view)
+            s.write(view)
             words = rows * layout.row_words
             step.emit = _copy_in(s, dram, local.address, words)
             continue

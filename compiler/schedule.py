@@ -5,16 +5,19 @@ from dataclasses import dataclass, replace
 from gateformer.compiler import row_steps
 from gateformer.compiler.constants import Constants
 from gateformer.compiler.emission import Emission
+from gateformer.compiler.emitter import Emitter
 from gateformer.compiler.gemm_tiling import GemmTiler
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.plan import Place, Plan, loaded_tensors
 from gateformer.compiler.quantized import QCopy, QGemm, QNorm, QOperation, QSoftmax, QuantizedGraph
 from gateformer.compiler.residency import row_groups
-from gateformer.compiler.steps import Emitter
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 from gateformer.spec.isa import WORDS, Instruction, Opcode
+
+SHARES = (0.8, 0.4, 0.1)
+"""Parts of the spare staging that data of later steps may take, tried in turn."""
 
 
 @dataclass
@@ -22,25 +25,28 @@ class Schedule:
     """The instructions of a program, without semaphore masks, and the data they read.
 
     operations: for each instruction the index of the operation of the graph that it serves; the
-    number of operations for what only ends the program.
+    number of operations for what only ends the program. cycles: as the cycle model predicts them.
     """
 
     instructions: list[Instruction]
     constants: Constants
     operations: list[int]
+    cycles: int
 
 
 def schedule(graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan) -> Schedule:
     """The program of a graph, masks not yet filled in. Raises CapacityError with the reason."""
-    try:
-        return _schedule(graph, config, plan, ahead=True)
-    except CapacityError:
-        # What ran ahead may have left staging in pieces too small for what came after.
-        return _schedule(graph, config, plan, ahead=False)
+    for share in SHARES:
+        try:
+            return _schedule(graph, config, plan, share)
+        except CapacityError:
+            # What ran ahead may have left staging in pieces too small for what came after.
+            continue
+    return _schedule(graph, config, plan, 0)
 
 
 def _schedule(
-    graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan, *, ahead: bool
+    graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan, share: float
 ) -> Schedule:
     constants = Constants(plan.constants_base, config.word_bytes)
     if config.dram == "none":
@@ -54,7 +60,7 @@ def _schedule(
     for index, op in enumerate(graph.operations):
         emission.operation = index
         _make_steps(emission, op)
-    emitter = Emitter(config, emission.bounds, plan.staging.stop, emission.program, ahead=ahead)
+    emitter = Emitter(config, emission.bounds, plan.staging.stop, emission.program, share=share)
     emitter.run(emission.steps)
     _finish_outputs(emission)
     emission.put(Opcode.HALT)
@@ -67,7 +73,7 @@ def _schedule(
         )
     others = len(emission.program) - len(emitter.operations)
     operations = emitter.operations + [len(graph.operations)] * others
-    return Schedule(emission.program, constants, operations)
+    return Schedule(emission.program, constants, operations, emitter.model.timeline().cycles)
 
 
 def _make_steps(s: Emission, op: QOperation) -> None:

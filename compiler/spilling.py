@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gateformer.compiler.gemm_geometry import group_rows
 from gateformer.compiler.graph import Role, View
+from gateformer.compiler.in_place import heirs
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.plan import (
     Plan,
@@ -46,6 +47,7 @@ Key = tuple[object, tuple[int, ...]]
 class _Spiller:
     graph: QuantizedGraph
     config: AcceleratorConfig
+    urgency: int
     rows: dict[str, int] = field(default_factory=dict)
     """Resident rows of every tensor that has a place in local memory."""
 
@@ -79,6 +81,10 @@ class _Spiller:
             sum(self.layouts[name].words_of_rows(self.rows[name]) for name in names)
             for names in self.alive
         ]
+        self.heirs = heirs(graph)
+        self.heir_of = {heir.source: name for name, heir in self.heirs.items()}
+        for name in self.heirs:
+            self._share(name, -1)
         self.lost = [0] * len(graph.operations)
         """Words of local memory that lie between places and serve nobody."""
         self.modesty = [0] * len(graph.operations)
@@ -119,7 +125,9 @@ class _Spiller:
         room = max(room, self.need(index))
         key = self._key(index), room
         if key not in self._moved:
-            self._moved[key] = moved_bytes(self.graph.operations[index], self._view(), room)
+            self._moved[key] = moved_bytes(
+                self.graph.operations[index], self._view(), room, self.urgency
+            )
         return self._moved[key]
 
     def excess(self, index: int) -> int:
@@ -129,9 +137,21 @@ class _Spiller:
     def change(self, name: str, rows: int) -> None:
         layout = self.layouts[name]
         difference = layout.words_of_rows(rows) - layout.words_of_rows(self.rows[name])
+        family = {name, self.heir_of.get(name, name)} & self.heirs.keys()
+        for heir in family:
+            self._share(heir, 1)
         for index in self.spans[name]:
             self.load[index] += difference
         self.rows[name] = rows
+        for heir in family:
+            self._share(heir, -1)
+
+    def _share(self, name: str, sign: int) -> None:
+        """Counts the words that an heir has in common with its source, or no longer counts them."""
+        heir = self.heirs[name]
+        if name in self.rows and heir.source in self.rows:
+            rows = min(self.rows[name], self.rows[heir.source])
+            self.load[heir.operation] += sign * self.layouts[name].words_of_rows(rows)
 
     def cost(self, name: str, rows: int, affected: list[int]) -> int:
         """Bytes of traffic that a change adds."""
@@ -296,20 +316,21 @@ def _signature(op: QOperation, graph: QuantizedGraph) -> object:
     return type(op), shapes, tensors, extra
 
 
-def plan_memory(graph: QuantizedGraph, config: AcceleratorConfig) -> Plan:
-    """Decides what lies in local memory, and where; the rest of local memory is staging.
+def plan_memory(graph: QuantizedGraph, config: AcceleratorConfig, urgency: int = 1) -> Plan:
+    """Decides what lies in local memory, and where; the rest of local memory is staging. urgency:
+    what a byte counts that the array soon waits for.
 
     Raises CapacityError when an operation does not fit even with all its tensors in DRAM, or when
     there is no DRAM to write.
     """
-    spiller = _Spiller(graph, config)
+    spiller = _Spiller(graph, config, urgency)
     while True:
         spiller.fit()
         if config.dram == "readwrite":
             spiller.improve()
             spiller.refill()
         residency = spiller.residency()
-        local, high = place_tensors(graph, residency, spiller.spans)
+        local, high = place_tensors(graph, residency, spiller.spans, spiller.heirs)
         short = False
         for index, words in enumerate(high):
             lost = int(words) - spiller.load[index]

@@ -39,6 +39,14 @@ class Staging:
         self.position = fitting[0] + count
         return fitting[0]
 
+    def claim(self, address: int, count: int) -> bool:
+        """Takes the block at an address within bounds; False where part of it is taken."""
+        block = range(address, address + count)
+        if any(start < block.stop and block.start < start + n for start, n in self.taken.items()):
+            return False
+        self.taken[address] = count
+        return True
+
     def free(self, address: int) -> None:
         del self.taken[address]
 

@@ -84,13 +84,16 @@ def _room(op: QOperation, residency: Residency, group: int, *, one_chunk: bool) 
             return 2 * min(spilled, 1) * _row_words(op.target, residency)
 
 
-def moved_bytes(op: QOperation, residency: Residency, room: int) -> int:
-    """Bytes from and to DRAM with `room` words of staging, at least what the operation needs."""
+def moved_bytes(op: QOperation, residency: Residency, room: int, urgency: int) -> int:
+    """Bytes from and to DRAM with `room` words of staging, at least what the operation needs. Those
+    that the array soon waits for count `urgency` times: of softmax and norm, and of right operands
+    that are no weights."""
     match op:
         case QGemm():
-            return _gemm_bytes(op, residency, room)
+            return _gemm_bytes(op, residency, room, urgency)
         case QSoftmax() | QNorm():
-            return sum(_view_bytes(view, residency) for view in views_of(op, residency.graph))
+            moved = sum(_view_bytes(view, residency) for view in views_of(op, residency.graph))
+            return urgency * moved
         case QCopy():
             return _view_bytes(op.target, residency)
 
@@ -100,11 +103,13 @@ def _view_bytes(view: View, residency: Residency) -> int:
     return words * residency.config.word_bytes
 
 
-def _gemm_bytes(op: QGemm, residency: Residency, room: int) -> int:
+def _gemm_bytes(op: QGemm, residency: Residency, room: int, urgency: int) -> int:
     geometry = GemmGeometry(op, residency.graph, residency)
     tiling = geometry.choose(room)
-    chunks = len(tiling.chunks) if tiling is not None else 1
-    total = _view_bytes(op.a, residency) + _view_bytes(op.out, residency)
+    total = _view_bytes(op.out, residency)
     if op.residual is not None:
         total += _view_bytes(op.residual, residency)
-    return total + chunks * _view_bytes(op.b, residency)
+    if tiling is None:
+        return total + _view_bytes(op.a, residency) + _view_bytes(op.b, residency)
+    weight = 1 if geometry.b_constant or geometry.a_constant else urgency
+    return total + weight * tiling.moved * residency.config.word_bytes

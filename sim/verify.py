@@ -68,7 +68,7 @@ class Verifier:
             case Graph():
                 return f"{name}: {self._float(name, self._lowered(result))}"
             case QuantizedGraph():
-                return f"{name}: {self._quantized(result)}"
+                return f"{name}: {self._quantized(name, result)}"
             case Plan():
                 self.plan = result
                 return f"{name}: {len(result.local)} tensors placed, nothing to execute"
@@ -132,11 +132,11 @@ class Verifier:
             )
         return f"equals onnxruntime to {worst:.1e} of the largest output"
 
-    def _quantized(self, graph: QuantizedGraph) -> str:
-        """Compares the graph of one sample with float, that of a batch with the one of a sample."""
+    def _quantized(self, name: str, graph: QuantizedGraph) -> str:
+        """Compares the graph of one sample with float, what was made of it with that graph."""
         assert self.host is not None and self.after is not None
         if self.graph is not None:
-            return self._batched(graph)
+            return self._rearranged(name, graph)
         self.graph = graph
         noise = signal = 0.0
         for i, (sample, expected) in enumerate(zip(self.samples, self.expected, strict=True)):
@@ -150,15 +150,13 @@ class Verifier:
         decibels = 10 * np.log10(signal / max(noise, 1e-30))
         return f"signal-to-noise ratio to float {decibels:.1f} dB"
 
-    def _batched(self, graph: QuantizedGraph) -> str:
+    def _rearranged(self, name: str, graph: QuantizedGraph) -> str:
         self.graph = graph
-        if graph.samples == 1:
-            return "one sample, nothing to do"
         for part in self._batches():
             lengths = self._lengths(part)
             tensors = run_quantized(graph, self._codes(part), self.config, lengths)
-            self._compare("batch", {t.name: tensors[t.name] for t in _outputs(graph)}, part)
-        return f"every output of {graph.samples} samples equals the integer graph of one"
+            self._compare(name, {t.name: tensors[t.name] for t in _outputs(graph)}, part)
+        return f"every output of a batch of {graph.samples} equals the integer graph of one sample"
 
     def _batches(self) -> list[list[int]]:
         """The samples that run together; the first one fills up the last batch."""

@@ -1,0 +1,78 @@
+"""Pieces, their order, and results that take the place of operands."""
+
+import integer_graphs
+import numpy as np
+import pytest
+
+from gateformer.compiler.in_place import heirs
+from gateformer.compiler.ordering import order_operations
+from gateformer.compiler.pieces import cut_pieces
+from gateformer.compiler.quantized import QGemm, QNorm, QSoftmax
+from gateformer.compiler.views import views_read, views_written
+from gateformer.sim.golden_graph import run_quantized
+from gateformer.spec.configs import ECP5_85K, SMALL
+
+
+def arranged(graph, config):
+    return order_operations(cut_pieces(graph, config), config)
+
+
+def inputs(graph, seed):
+    random = np.random.default_rng(seed)
+    return {
+        t.name: random.integers(-100, 100, (t.rows, t.cols))
+        for t in graph.tensors.values()
+        if t.role.name == "INPUT"
+    }
+
+
+@pytest.mark.parametrize("config", [ECP5_85K, SMALL], ids=lambda c: c.name)
+def test_the_new_order_computes_the_same(config):
+    graph = integer_graphs.post_norm(config, 37, 96, 6, 16, 160, 2, seed=5)
+    other = arranged(graph, config)
+    codes = inputs(graph, 7)
+    expected = run_quantized(graph, codes, config, [37])
+    seen = run_quantized(other, codes, config, [37])
+    ends = [t.name for t in graph.tensors.values() if t.role.name == "OUTPUT"]
+    assert ends
+    for name in ends:
+        assert np.array_equal(seen[name], expected[name])
+
+
+def test_whoever_reads_comes_after_whoever_writes():
+    graph = arranged(integer_graphs.post_norm(ECP5_85K, 128, 384, 12, 32, 1536, 1), ECP5_85K)
+    made = set()
+    written = {view.tensor for op in graph.operations for view in views_written(op)}
+    for op in graph.operations:
+        assert {view.tensor for view in views_read(op)} & written <= made
+        made |= {view.tensor for view in views_written(op)}
+
+
+def test_pieces_are_few_heads_and_few_live_at_once():
+    """Queries, keys and values of two heads of 32 each: the least whose operands leave the port of
+    local memory to others; no more than three pieces of a kind wait for their readers."""
+    plain = integer_graphs.post_norm(ECP5_85K, 128, 384, 12, 32, 1536, 1)
+    graph = arranged(plain, ECP5_85K)
+    pieces = [n for n in graph.tensors if n not in plain.tensors]
+    assert len(pieces) == 3 * 6
+    assert {min(graph.tensors[n].rows, graph.tensors[n].cols) for n in pieces} == {64}
+    last = {v.tensor: i for i, op in enumerate(graph.operations) for v in views_read(op)}
+    first = {v.tensor: i for i, op in enumerate(graph.operations) for v in views_written(op)}
+    for index in range(len(graph.operations)):
+        assert sum(first[n] <= index <= last[n] for n in pieces) <= 6
+
+
+def test_a_stream_keeps_its_place():
+    graph = integer_graphs.post_norm(ECP5_85K, 64, 96, 3, 32, 160, 2)
+    found = heirs(graph)
+    for name, heir in found.items():
+        op = graph.operations[heir.operation]
+        assert isinstance(op, QGemm | QNorm | QSoftmax)
+        assert heir.source in {view.tensor for view in views_read(op)}
+        assert name in {view.tensor for view in views_written(op)}
+        later = graph.operations[heir.operation + 1 :]
+        assert all(view.tensor != heir.source for o in later for view in views_read(o))
+    softmaxes = [op for op in graph.operations if isinstance(op, QSoftmax)]
+    assert {op.target.tensor for op in softmaxes} <= found.keys()
+    residuals = [op for op in graph.operations if isinstance(op, QGemm) and op.residual]
+    assert any(op.out.tensor in found for op in residuals)
