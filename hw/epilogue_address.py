@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.epilogue_pipeline import cleared, delayed
@@ -95,7 +95,7 @@ class EpilogueAddress(Component):
         ]
         m.d.comb += self.address.eq(address)
 
-        wanted = Cat(self.wanted & ~kind.out, self.wanted & kind.out)
+        wanted: Value = Cat(self.wanted & ~kind.out, self.wanted & kind.out)
         for cycle in range(self.LATENCY):
             late = Signal(2, name=f"wanted_{cycle}")
             m.d.sync += late.eq(wanted)

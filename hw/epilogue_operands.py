@@ -116,7 +116,7 @@ class EpilogueOperands(Component):
         ):
             m.d.sync += others.eq(Cat((place != i) | ~used for i in range(len(others))))
 
-        loads = Cat(self.load_addend, self.load_residual)
+        loads: Value = Cat(self.load_addend, self.load_residual)
         exist = self.lanes
         pops = []
         for lane in range(config.epilogue_lanes):

@@ -76,14 +76,18 @@ class EpilogueOrder(Component):
             single.eq(columns == 1),
         ]
 
-        # Rows are counted up; `left` is what is left from the set on, a cycle late.
-        left = Signal(12, reset_less=True)
+        # Rows are counted up; what follows from those that are left is a cycle late.
+        left = Signal(12)
         few = Signal()
-        m.d.sync += left.eq(instruction.m - self.row)
+        exist = Signal(lanes)
         m.d.comb += [
-            few.eq(_at_most(left, lanes) | table),
+            left.eq(instruction.m - self.row),
             self.last_set.eq((self.set == sets - 1) | few),
-            self.lanes.eq(Cat(1, *(~_at_most(left, i) & ~table for i in range(1, lanes)))),
+            self.lanes.eq(Cat(1, exist[1:])),
+        ]
+        m.d.sync += [
+            few.eq(_at_most(left, lanes) | table),
+            exist.eq(Cat(~_at_most(left, i) & ~table for i in range(lanes))),
         ]
 
         # The next column is one further, or the tile's first again, or the first of all.

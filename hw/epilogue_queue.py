@@ -102,14 +102,15 @@ class Outstanding(Component):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        super().__init__({"begin": In(1), "finish": In(1), "room": Out(1, init=1), "none": Out(1)})
+        super().__init__({"begin": In(1), "finish": In(1), "room": Out(1), "none": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         count = Signal(self.limit.bit_length())
-        m.d.comb += self.none.eq(count == 0)
+        room = Signal(init=1)
+        m.d.comb += [self.none.eq(count == 0), self.room.eq(room)]
         with m.If(self.begin & ~self.finish):
-            m.d.sync += [count.eq(count + 1), self.room.eq(count != self.limit - 1)]
+            m.d.sync += [count.eq(count + 1), room.eq(count != self.limit - 1)]
         with m.Elif(self.finish & ~self.begin):
-            m.d.sync += [count.eq(count - 1), self.room.eq(1)]
+            m.d.sync += [count.eq(count - 1), room.eq(1)]
         return m

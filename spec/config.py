@@ -60,6 +60,9 @@ class AcceleratorConfig:
     """Width of the activation table's input: 8 or 10 bits."""
     gelu: Literal["table", "polynomial"] = "table"
     """Activation unit: a table filled by the program, or I-BERT's polynomial (GELU only)."""
+    multipliers: Literal["dsp", "serial"] = "dsp"
+    """What multiplies behind the array: the FPGA's multipliers, or, where the array takes them all,
+    LUTs that go through the digits of a factor, which takes some cycles for each output."""
     softmax_lanes: int = 1
     """Scores that the softmax unit handles in one cycle."""
     softmax_length: int = 256
@@ -200,6 +203,15 @@ class AcceleratorConfig:
             self.gelu in ("table", "polynomial"),
             f"gelu is {self.gelu!r}: table or polynomial",
         )
+        need(
+            self.multipliers in ("dsp", "serial"),
+            f"multipliers is {self.multipliers!r}: dsp or serial",
+        )
+        need(
+            self.multipliers != "serial" or (self.epilogue_lanes == 1 and self.gelu == "table"),
+            f"serial multipliers serve one lane and a table, not {self.epilogue_lanes} epilogue "
+            f"lanes and gelu {self.gelu!r}",
+        )
         for lanes, length, unit in (
             (self.softmax_lanes, self.softmax_length, "softmax"),
             (self.norm_lanes, self.norm_length, "norm"),
@@ -279,7 +291,7 @@ class AcceleratorConfig:
         record = {
             k: v
             for k, v in self.as_dict().items()
-            if k not in ("name", "family", "lut_multipliers")
+            if k not in ("name", "family", "lut_multipliers", "multipliers")
         }
         text = json.dumps(record, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

@@ -17,6 +17,7 @@ TINY = AcceleratorConfig(
     p_depth=64,
     accumulator_tiles=16,
     activation_bits=8,
+    multipliers="serial",
     softmax_length=128,
     norm_length=128,
     queue_depth=4,

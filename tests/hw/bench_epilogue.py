@@ -384,6 +384,11 @@ async def throughput(dut: Any) -> None:
     cycles = (await run(dut, program, 0.0))[1:]
     for (form, activation, residual, addend), took in zip(kinds, cycles, strict=True):
         name = f"{Format(form).name} {activation=} {residual=} {addend=}"
+        if CONFIG.multipliers == "serial":
+            print(f"{name}: {took / (m * n):.1f} cycles an output")
+            extra = 4 * (form == Format.INT32) + 10 * residual + 30 * addend
+            assert took <= m * n * (20 + extra)
+            continue
         tiles = m * n // (ROWS * COLS)
         # Each piece of a row takes one address a lane for each of its words, an INT32 two cycles; a
         # set takes two at least.

@@ -1,4 +1,4 @@
-"""The whole epilogue in three shapes, against gateformer.spec.arithmetic."""
+"""The whole epilogue in some shapes and both forms, against gateformer.spec.arithmetic."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,18 @@ SHAPES = (
         residual_bits=14,
         gelu="polynomial",
     ),
-    TINY.replace(name="2x1", family="generic", p_depth=32),
+    TINY.replace(name="2x1", family="generic", p_depth=32, multipliers="dsp"),
+    TINY.replace(name="2x1-serial", family="generic", p_depth=32),
+    TINY.replace(
+        name="3x2-serial",
+        family="generic",
+        rows=3,
+        cols=2,
+        word_bytes=16,
+        p_depth=48,
+        activation_bits=10,
+        residual_bits=13,
+    ),
 )
 
 

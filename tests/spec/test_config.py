@@ -30,6 +30,9 @@ BAD = [
     ({"residual_bits": 17}, "residual_bits"),
     ({"activation_bits": 9}, "activation_bits"),
     ({"gelu": "exact"}, "gelu"),
+    ({"multipliers": "lut"}, "multipliers"),
+    ({"multipliers": "serial", "epilogue_lanes": 2}, "one lane"),
+    ({"multipliers": "serial", "epilogue_lanes": 1, "gelu": "polynomial"}, "one lane"),
     ({"softmax_lanes": 3}, "softmax_lanes"),
     ({"softmax_length": 100}, "softmax_length"),
     ({"norm_lanes": 8}, "norm_lanes"),
@@ -95,4 +98,5 @@ def test_a_missing_file_and_an_unknown_name_are_named(tmp_path):
 
 def test_the_hash_is_of_what_programs_depend_on():
     assert ECP5_85K.hash == ECP5_85K.replace(name="other", family="generic").hash
+    assert TINY.hash == TINY.replace(multipliers="dsp").hash
     assert ECP5_85K.hash != ECP5_85K.replace(a_depth=256).hash
