@@ -1,7 +1,11 @@
 """The scale record of a softmax row: a division, one bit a cycle."""
 
+from typing import Literal
+
 from amaranth import Cat, Module, Mux, Shape, Signal
 from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.primitives.adder import mux_add
 
 
 class SerialDivider(Component):
@@ -28,7 +32,10 @@ class SerialDivider(Component):
     multiplier: Signal
     selector: Signal
 
-    def __init__(self, *, total_bits: int) -> None:
+    def __init__(
+        self, *, total_bits: int, family: Literal["generic", "ecp5", "ice40"] = "generic"
+    ) -> None:
+        self.family = family
         super().__init__(
             {
                 "start": In(1),
@@ -46,14 +53,23 @@ class SerialDivider(Component):
         remainder = Signal(Shape(len(self.total) + 1, signed=True), reset_less=True)
         quotient = Signal(16, reset_less=True)
         divisor = Signal.like(self.total, reset_less=True)
+        complement = Signal.like(self.total, reset_less=True)
         count = Signal(range(33), reset_less=True)
 
-        shifted = Signal(Shape(len(remainder) + 1, signed=True))
-        following = Signal.like(remainder)
         stop = Signal()
+        # The lowest bits' carry makes a negative of the complement.
+        total = mux_add(
+            m,
+            Cat(1, self.numerator_bit, remainder).as_signed(),
+            remainder < 0,
+            Cat(0, divisor),
+            Cat(1, complement, 1).as_signed(),
+            Shape(len(remainder) + 1, signed=True),
+            name="total",
+            family=self.family,
+        )
+        following = total[1:].as_signed()
         m.d.comb += [
-            shifted.eq(Cat(self.numerator_bit, remainder)),
-            following.eq(Mux(remainder < 0, shifted + divisor, shifted - divisor)),
             self.position.eq(~count[:5]),
             # Four more steps are one shift by 4: they keep to 16 bits if the top four are 0.
             stop.eq(count[5] | (count[4] & (count[:2] == 0) & quotient[12:].any())),
@@ -62,6 +78,7 @@ class SerialDivider(Component):
             m.d.sync += [
                 self.busy.eq(1),
                 divisor.eq(self.total),
+                complement.eq(~self.total),
                 remainder.eq(0),
                 count.eq(0),
             ]

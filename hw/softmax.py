@@ -272,21 +272,26 @@ class Softmax(Component):
         leaving: which group (one-hot) and whether it is the job's last."""
         size = group_bytes(self.config)
         m.submodules.divider = divider = SerialDivider(
-            total_bits=(SOFTMAX_MAX * self.config.softmax_length).bit_length()
+            total_bits=(SOFTMAX_MAX * self.config.softmax_length).bit_length(),
+            family=self.config.family,
         )
-        group_sum = Signal(range(256 * len(numerators)), reset_less=True)
-        group_valid = Signal()
-        group_end = Signal()
+        # Pair by pair, a cycle each.
+        level = numerators
+        valid, end = flags[-1]
+        while len(level) > 1:
+            pairs = []
+            for i in range(0, len(level), 2):
+                pair = Signal(len(level[i]) + 1, name=f"sum_{len(level)}_{i}", reset_less=True)
+                m.d.sync += pair.eq(level[i] + level[i + 1])
+                pairs.append(pair)
+            following = Signal(2, name=f"sum_flags_{len(level)}")
+            m.d.sync += following.eq(Cat(valid, end))
+            level, (valid, end) = pairs, following
         partial = Signal.like(divider.total, reset_less=True)
         summed = Signal()
-        m.d.sync += [
-            group_sum.eq(sum(numerators)),
-            group_valid.eq(flags[-1][0]),
-            group_end.eq(flags[-1][1]),
-            summed.eq(group_end),
-        ]
-        with m.If(group_valid):
-            m.d.sync += partial.eq(partial + group_sum)
+        m.d.sync += summed.eq(end)
+        with m.If(valid):
+            m.d.sync += partial.eq(partial + level[0])
         # Nothing is added in the cycle behind a row: its successor is loaded first.
         with m.If(summed | self.start):
             m.d.sync += partial.eq(0)

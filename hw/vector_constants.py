@@ -1,9 +1,12 @@
 """What is constant in a normalized row: from its two sums to a factor and an offset."""
 
+from typing import Literal
+
 from amaranth import Cat, Module, Mux, Shape, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.primitives.adder import mux_add
 from gateformer.spec.arithmetic import NORM_FRACTION, RSQRT_INDEX_BITS, rsqrt_table
 from gateformer.spec.config import AcceleratorConfig
 
@@ -39,31 +42,54 @@ def squares_shape(config: AcceleratorConfig) -> Shape:
 
 
 class SerialProduct(Component):
-    """`product` gives the bits of a * (the bits of `bit`), lowest first, LATENCY cycles later.
+    """`product` gives the bits of the operand times (the bits of `bit`), lowest first, LATENCY
+    cycles later. The operand is `a`, or `b` with `use_b`, which stays during a product.
 
     One bit of the factor comes in a cycle: to give the product of numbers, its sign bit goes on as
-    long as product bits are wanted. `a` is read while `bit` is 1. After `clear` = 1, with `bit` = 0
-    for two cycles, a new product may begin.
+    long as product bits are wanted. The operand is read while `bit` is 1. After `clear` = 1, with
+    `bit` = 0 for two cycles, a new product may begin.
     """
 
     LATENCY = 2
 
     a: Signal
+    b: Signal
+    use_b: Signal
     bit: Signal
     clear: Signal
     product: Signal
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__({"a": In(shape), "bit": In(1), "clear": In(1), "product": Out(1)})
+    def __init__(
+        self, a_shape: Shape, b_shape: Shape, family: Literal["generic", "ecp5", "ice40"]
+    ) -> None:
+        self.family = family
+        super().__init__(
+            {
+                "a": In(a_shape),
+                "b": In(b_shape),
+                "use_b": In(1),
+                "bit": In(1),
+                "clear": In(1),
+                "product": Out(1),
+            }
+        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        addend = Signal.like(self.a, reset_less=True)
-        partial = Signal.like(self.a, reset_less=True)
-        total = partial + addend
-        m.d.sync += [addend.eq(self.a), partial.eq(total >> 1), self.product.eq(total[0])]
+        a = Signal.like(self.a, reset_less=True)
+        b = Signal.like(self.b, reset_less=True)
+        operand = Mux(self.use_b, b, a)
+        partial = Signal(operand.shape(), reset_less=True)
+        wide = Shape(len(operand) + 1, signed=operand.shape().signed)
+        total = mux_add(m, partial, self.use_b, b, a, wide, name="total", family=self.family)
+        m.d.sync += [
+            a.eq(self.a),
+            b.eq(self.b),
+            partial.eq(total >> 1),
+            self.product.eq(total[0]),
+        ]
         with m.If(~self.bit):
-            m.d.sync += addend.eq(0)
+            m.d.sync += [a.eq(0), b.eq(0)]
         with m.If(self.clear):
             m.d.sync += partial.eq(0)
         return m
@@ -154,11 +180,16 @@ class RowConstants(Component):
         mantissa = Signal(16, reset_less=True)
         root = Signal(16, reset_less=True)
 
-        m.submodules.first = first = SerialProduct(Shape(16))
-        m.submodules.second = second = SerialProduct(Shape(max(len(self.total), 17), signed=True))
+        family = self.config.family
+        m.submodules.first = first = SerialProduct(self.count.shape(), root.shape(), family)
+        m.submodules.second = second = SerialProduct(self.total.shape(), mantissa.shape(), family)
         m.d.comb += [
-            first.a.eq(Mux(is_newton, root, self.count)),
-            second.a.eq(Mux(is_newton, mantissa, self.total)),
+            first.a.eq(self.count),
+            first.b.eq(root),
+            first.use_b.eq(is_newton),
+            second.a.eq(self.total),
+            second.b.eq(mantissa),
+            second.use_b.eq(is_newton),
             first.clear.eq(~flowing),
             second.clear.eq(~flowing),
         ]

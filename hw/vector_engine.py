@@ -22,6 +22,9 @@ from gateformer.hw.vector_writer import RowWriter
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine, Opcode
 
+EXP_ENTRIES = 256
+"""Bytes of an EXP_TABLE."""
+
 
 class VectorEngine(Component):
     """Executes SOFTMAX, NORM, EXP_TABLE and NORM_GAIN (spec/isa.py), one at a time.
@@ -29,7 +32,7 @@ class VectorEngine(Component):
     Each row is read once: its statistics are computed while its groups go to a ring, and it is
     replayed from there while the next row is read. Rows are pipelined within an instruction, not
     across two. `busy` is 1 while an instruction is worked on. An instruction with a size of 0, or a
-    NORM without outputs, ends after three cycles. Lengths are within softmax_length and
+    NORM without outputs, ends after five cycles. Lengths are within softmax_length and
     norm_length: the sequencer has checked them.
     """
 
@@ -76,21 +79,25 @@ class VectorEngine(Component):
         is_softmax, is_norm, is_exp_table, is_norm_gain = kinds.values()
         is_fill = is_exp_table | is_norm_gain
 
-        # The last byte of a row and its word. The records of NORM_GAIN are read as rows of a word.
+        # The last byte of a row and its word. The records of NORM_GAIN are read
+        # as rows of a word.
         last_byte = Signal(13, reset_less=True)
         nothing = Signal(reset_less=True)
-        elements = Mux(is_exp_table, fields.count, fields.length)
         m.d.sync += [
-            last_byte.eq(Mux(is_norm, elements << 1, elements) - 1),
+            last_byte.eq(Mux(is_norm, fields.length << 1, fields.length) - 1),
             # Word 1 holds the rows, or the count of entries.
             nothing.eq(
                 (fields.rows == 0)
-                | ((elements == 0) & ~is_norm_gain)
+                | ((fields.length == 0) & ~is_fill)
                 | (is_norm & ~fields.write8 & ~fields.write16)
             ),
         ]
-        last_word = Signal(range(row_words(config)))
-        m.d.comb += last_word.eq(Mux(is_norm_gain, 0, last_byte[(word_bytes - 1).bit_length() :]))
+        last_word = Signal(range(row_words(config)), reset_less=True)
+        m.d.sync += last_word.eq(last_byte[(word_bytes - 1).bit_length() :])
+        with m.If(is_exp_table):
+            m.d.sync += last_word.eq(EXP_ENTRIES // word_bytes - 1)
+        with m.If(is_norm_gain):
+            m.d.sync += last_word.eq(0)
         records = word_bytes // RECORD
         rows = Mux(is_norm_gain, (fields.count + records - 1) // records, fields.rows)
         holds = (
@@ -119,15 +126,17 @@ class VectorEngine(Component):
             in_ring + (reader.row_begun & ~is_fill) - (replay.replay.go & replay.replay.end)
         )
         m.d.comb += [
+            reader.clear.eq(begin),
             reader.start.eq(start),
             reader.address.eq(fields.source_address),
             reader.stride.eq(fields.source_stride),
-            reader.rows.eq(Mux(is_exp_table, 1, rows)),
+            reader.rows.eq(rows),
+            reader.single.eq(is_exp_table),
             reader.last_word.eq(last_word),
             reader.last_byte.eq(last_byte),
             reader.codes.eq(is_norm),
             reader.contiguous.eq(is_norm_gain),
-            reader.bound.eq(fields.bound | is_norm.replicate(13)),
+            reader.bound.eq(fields.bound),
             reader.grows.eq(fields.causal & is_softmax),
             # Of rows of half the greatest length, three have room.
             reader.row_free.eq(~in_ring[1] | (~in_ring[0] & ~last_word[-1])),
@@ -205,6 +214,9 @@ class VectorEngine(Component):
                 m.d.comb += self.busy.eq(1)
                 m.next = "SIZES"
             with m.State("SIZES"):
+                m.d.comb += self.busy.eq(1)
+                m.next = "WORDS"
+            with m.State("WORDS"):
                 m.d.comb += self.busy.eq(1)
                 m.next = "START"
             with m.State("START"):

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from amaranth import Array, Module, Mux, Signal
+from amaranth import Array, Module, Mux, Shape, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.interfaces import LocalWrite
+from gateformer.hw.primitives.adder import mux_add
 from gateformer.hw.vector_ports import group_bytes, out_layout
 from gateformer.spec.config import AcceleratorConfig
 
@@ -166,10 +167,17 @@ class RowWriter(Component):
                 read.addr.eq(head.channel),
             ]
             reads.append(read.data)
-        m.d.comb += address.eq(
-            Mux(self.start, 0, Mux(head.end, reads[1], reads[0]))
-            + Mux(self.start, starts, Mux(head.end, strides, 1))
+        total = mux_add(
+            m,
+            Mux(self.start, 0, Mux(head.end, reads[1], reads[0])),
+            self.start,
+            starts,
+            Mux(head.end, strides, 1),
+            Shape(16),
+            name="address",
+            family=self.config.family,
         )
+        m.d.comb += address.eq(total)
         with m.If(advance):
             m.d.sync += payload.address.eq(reads[0])
         return m

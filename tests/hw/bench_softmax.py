@@ -69,6 +69,6 @@ async def rate(dut: Any) -> None:
     if CONFIG.softmax_lanes == WORD:
         steps *= 2  # the reader's pace
     assert long - short <= (many - few) * (steps + BETWEEN_ROWS)
-    assert short <= (few + 1) * steps + 80
+    assert short <= (few + 1) * steps + 96
     print(f"{(long_division - short_division) / (many - few)} cycles a row of {3 * WORD}")
     assert long_division - short_division <= (many - few) * 64

@@ -64,7 +64,7 @@ BUDGETS = (
     Budget("Sequencer", Sequencer, lut_eq=337, ff=143),
     Budget("Softmax", Softmax, lut_eq=357, ff=383, bram=4),
     Budget("SystolicArray", SystolicArray, lut_eq=2637, ff=4739, dsp=128),
-    Budget("VectorEngine", VectorEngine, lut_eq=1670, ff=1876, dsp=10, bram=14),
+    Budget("VectorEngine", VectorEngine, lut_eq=1524, ff=1957, dsp=10, bram=14),
 )
 
 
