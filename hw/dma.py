@@ -35,7 +35,7 @@ class Dma(Component):
     every 3 cycles and a further row every 7 (9 if the last one ended at a multiple of burst_bytes),
     as long as no more than four bursts of data are under way. So a beat moves every
     cycle when rows have 10 beats or more. The words of a store's burst are read while the burst
-    before leaves, then it is offered: about 10 cycles more a burst.
+    before leaves, then it is offered: local_read_latency + 8 cycles or so more a burst.
     """
 
     instructions: wiring.PureInterface
