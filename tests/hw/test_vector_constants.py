@@ -14,6 +14,6 @@ BENCH = str(Path(__file__).with_name("bench_vector_constants.py"))
 
 @pytest.mark.parametrize("config", [ECP5_85K, TINY], ids=lambda config: config.name)
 def test_constants(config: AcceleratorConfig, tmp_path: Path) -> None:
-    unit = RowConstants(config)
+    unit = RowConstants(config.replace(family="generic"))
     environment = {"CONFIG": config.to_json(), "LATENCY": str(unit.latency)}
     run_bench(unit, BENCH, tmp_path / "bench", environment=environment)
