@@ -106,7 +106,7 @@ class RowConstants(Component):
         offset = 2**(RESULT_SHIFT - 1) - S * R, both modulo 2**CONSTANT_BITS:
 
     the shift of the row is in its constants, so that the lanes need none. `epsilon` is asked for
-    bit by bit: `epsilon_bit` is its bit `position`, combinationally.
+    bit by bit: `epsilon_bit` is its bit `position`, a cycle later.
 
     `start` is heeded while `busy` is 0; the operands must stay until `busy` is 0 again, and the
     results stand until the next start. Takes `latency` cycles.
@@ -234,35 +234,37 @@ class RowConstants(Component):
             m.d.sync += borrow.eq(0)
 
         total = Signal(Shape(64, signed=True))
-        addend_bit = Signal()
+        epsilon_turn = Signal()
+        half_turn = Signal()
         m.d.comb += [total.eq(self.total), self.position.eq(time)]
         with m.If(~flowing):
-            m.d.sync += [first.bit.eq(0), second.bit.eq(0), addend_bit.eq(0)]
+            m.d.sync += [first.bit.eq(0), second.bit.eq(0)]
         with m.Elif(is_variance):
             m.d.sync += [
                 first.bit.eq(self.squares.bit_select(time[:6], 1)),
                 second.bit.eq(total.bit_select(time[:6], 1)),
-                addend_bit.eq(self.epsilon_bit & ~time[5]),
             ]
         with m.Elif(is_newton):
             m.d.sync += [
                 first.bit.eq((root_bit & (time[4:7] == 0)) | (late & rest[0])),
                 second.bit.eq(middle & first.product),
-                addend_bit.eq(0),
             ]
         with m.Else():
             root_turn = root_bit & (place[4:] == 0) & ~cut
             m.d.sync += [
                 first.bit.eq(root_turn),
                 second.bit.eq(root_turn),
-                addend_bit.eq(time == RESULT_SHIFT - 1),
             ]
 
         # first - second + addend, with a carry of 0 to 2 that starts at 1.
         addend = Signal(SerialProduct.LATENCY)
         carry = Signal(2)
         total_bits = Signal(3)
-        m.d.sync += addend.eq(Cat(addend_bit, addend))
+        m.d.sync += [
+            epsilon_turn.eq(is_variance & flowing & ~time[5]),
+            half_turn.eq(is_constants & (time == RESULT_SHIFT - 1)),
+            addend.eq(Cat((self.epsilon_bit & epsilon_turn) | half_turn, addend)),
+        ]
         m.d.comb += total_bits.eq(
             (first.product & is_variance) + ~second.product[0] + addend[-1] + carry
         )

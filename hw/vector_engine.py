@@ -163,7 +163,8 @@ class VectorEngine(Component):
         ]
         # Word 7 is the one's numerator and the other's epsilon.
         position = Mux(is_softmax, softmax.position, norm.position)
-        word7_bit = fields.epsilon.bit_select(position, 1)
+        word7_bit = Signal(reset_less=True)
+        m.d.sync += word7_bit.eq(fields.epsilon.bit_select(position, 1))
         m.d.comb += [softmax.numerator_bit.eq(word7_bit), norm.epsilon_bit.eq(word7_bit)]
         for unit, is_unit, is_filling in (
             (softmax, is_softmax, is_exp_table),

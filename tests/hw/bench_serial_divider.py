@@ -22,8 +22,10 @@ async def _divide(dut: Any, rng: random.Random, numerator: int, total: int) -> i
     dut.start.value = rng.randrange(2)
     dut.total.value = rng.getrandbits(BITS)
     cycles = 1
+    asked = 0
     while int(dut.busy.value):
-        dut.numerator_bit.value = numerator >> int(dut.position.value) & 1
+        dut.numerator_bit.value = numerator >> asked & 1
+        asked = int(dut.position.value)
         await FallingEdge(dut.clk)
         cycles += 1
         if not int(dut.busy.value):
