@@ -6,6 +6,7 @@ from amaranth import Module, Mux, Shape, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.interfaces import pipelined
 from gateformer.hw.primitives.adder import add_signed
 from gateformer.hw.primitives.lut_multiplier import LutMultiplier
 from gateformer.hw.primitives.multiplier import Multiplier
@@ -23,9 +24,17 @@ def operands_layout(lanes: int) -> data.ArrayLayout:
 
 
 def accumulate_latency(config: AcceleratorConfig) -> int:
-    """Cycles from operands to the accumulator's input: multiplier and adder tree."""
-    product = LutMultiplier.LATENCY if config.lut_multipliers else Multiplier.LATENCY
-    return product + (config.lanes - 1).bit_length()
+    """Cycles from operands to the accumulator's input: product, its way, and adder tree."""
+    return Multiplier.LATENCY + _way(config) + (config.lanes - 1).bit_length()
+
+
+def _way(config: AcceleratorConfig) -> int:
+    """Registers between a multiplier and the adder tree.
+
+    The multipliers of one element may lie a whole chip apart: 6.2 ns of wire in an ECP5-85F. A
+    product of LUTs comes a cycle later anyway.
+    """
+    return int(pipelined(config) or config.lut_multipliers > 0)
 
 
 class ProcessingElement(Component):
@@ -68,8 +77,8 @@ class ProcessingElement(Component):
         m = Module()
         config = self.config
 
-        a_hop: Any = Signal.like(self.a, reset_less=True)
-        b_hop: Any = Signal.like(self.b, reset_less=True)
+        a_hop = Signal.like(self.a, reset_less=True)
+        b_hop = Signal.like(self.b, reset_less=True)
         controls_hop = Signal(CONTROLS, init=RESET_CONTROLS)
         m.d.sync += [a_hop.eq(self.a), b_hop.eq(self.b), controls_hop.eq(self.controls)]
         m.d.comb += [
@@ -78,23 +87,26 @@ class ProcessingElement(Component):
             self.controls_next.eq(controls_hop),
         ]
 
-        # A product of LUTs takes a cycle more: beside such, multipliers take the operands that hop.
-        late = config.lut_multipliers > 0
         hard = config.lanes - config.lut_multipliers
-        a, b = (a_hop, b_hop) if late else (self.a, self.b)
-        terms: list[Any] = []
+        products: list[Any] = []
         for lane in range(0, hard - 1, 2):
             pair: Any = MultiplierPair(config.family)
             m.submodules[f"multipliers_{lane}"] = pair
             for i in range(2):
-                m.d.comb += [pair.a[i].eq(a[lane + i]), pair.b[i].eq(b[lane + i])]
-                terms.append(pair.p[i])
+                m.d.comb += [pair.a[i].eq(self.a[lane + i]), pair.b[i].eq(self.b[lane + i])]
+                products.append(pair.p[i])
         if hard % 2:
             m.submodules[f"multiplier_{hard - 1}"] = single = Multiplier(
                 OPERAND, OPERAND, config.family
             )
-            m.d.comb += [single.a.eq(a[hard - 1]), single.b.eq(b[hard - 1])]
-            terms.append(single.p)
+            m.d.comb += [single.a.eq(self.a[hard - 1]), single.b.eq(self.b[hard - 1])]
+            products.append(single.p)
+        terms: list[Any] = []
+        for lane, arrived in enumerate(products):
+            if _way(config):
+                arrived = Signal(arrived.shape(), name=f"product_{lane}", reset_less=True)
+                m.d.sync += arrived.eq(products[lane])
+            terms.append(arrived)
         for lane in range(hard, config.lanes):
             product = LutMultiplier(OPERAND.width, config.family)
             m.submodules[f"product_{lane}"] = product

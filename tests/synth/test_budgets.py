@@ -49,7 +49,7 @@ class Budget:
 
 
 BUDGETS = (
-    Budget("ArrayEngine", ArrayEngine, lut_eq=3427, ff=6264, dsp=128, bram=60),
+    Budget("ArrayEngine", ArrayEngine, lut_eq=3427, ff=8418, dsp=128, bram=60),
     Budget("Counters", lambda config: Counters(), lut_eq=144, ff=219),
     Budget("Dma", Dma, lut_eq=531, ff=528, bram=1),
     Budget("DramArbiter", DramArbiter, lut_eq=79, ff=52),
@@ -63,7 +63,7 @@ BUDGETS = (
     Budget("Semaphores", lambda config: Semaphores(), lut_eq=179, ff=197),
     Budget("Sequencer", Sequencer, lut_eq=337, ff=143),
     Budget("Softmax", Softmax, lut_eq=357, ff=383, bram=4),
-    Budget("SystolicArray", SystolicArray, lut_eq=2637, ff=4739, dsp=128),
+    Budget("SystolicArray", SystolicArray, lut_eq=2637, ff=6893, dsp=128),
     Budget("VectorEngine", VectorEngine, lut_eq=1524, ff=1957, dsp=10, bram=14),
 )
 
