@@ -181,24 +181,32 @@ class EpilogueWalk(Component):
         addend, lanes = self.instruction.addend, self.config.epilogue_lanes
         lane = Signal(range(lanes))
         lane_last = Signal()
-        writes = Signal()
         fresh = Signal()
+        begins = Signal()
+        next_fresh = Signal()
         kind = Signal.like(self.kind)
+        # A word of output is asked for behind the operands, where one begins.
+        writes = fresh & ~table
+        next_writes = next_fresh & ~table
         follows = (kind.addend & (residual | writes)) | (kind.residual & writes)
         m.d.comb += [
             self.kind.eq(kind),
             lane_last.eq(lane == lanes - 1),
-            writes.eq(fresh & ~table),
-            addressed.eq(~kind.as_value().any() | (lane_last & ~follows)),
+            begins.eq(self.start | ends),
+            next_fresh.eq(self.start | out_last),
         ]
-        with m.If(self.start | ends):
+        alone = lanes == 1
+        with m.If(begins):
             m.d.sync += [
                 lane.eq(0),
-                fresh.eq(self.start | out_last),
+                fresh.eq(next_fresh),
                 kind.addend.eq(addend),
                 kind.residual.eq(~addend & residual),
                 # Without an addend a piece is a word of output.
                 kind.out.eq(~addend & ~residual),
+                addressed.eq(
+                    alone & Mux(addend, ~residual & ~next_writes, ~residual | ~next_writes)
+                ),
             ]
         with m.Elif(self.step):
             m.d.sync += lane.eq(Mux(lane_last, 0, lane + 1))
@@ -207,7 +215,10 @@ class EpilogueWalk(Component):
                     kind.addend.eq(0),
                     kind.residual.eq(kind.addend & residual),
                     kind.out.eq(writes & (kind.residual | (kind.addend & ~residual))),
+                    addressed.eq(~follows | (alone & ~(kind.addend & residual & writes))),
                 ]
+            with m.Else():
+                m.d.sync += addressed.eq(addressed | ((lane == lanes - 2) & ~follows))
         return lane
 
     def _row(self, row: Value, lane: Value) -> Value:
