@@ -106,12 +106,13 @@ class CycleModel:
             case Opcode.LOAD_B:
                 return i["n"] * words_of(i["k"], 1, config.word_bytes) + t.LOADER_LATENCY
             case Opcode.LOAD_P:
-                return 2 * words_of(i["count"], 8, config.word_bytes) + t.PARAMETER_LATENCY
+                words = words_of(i["count"], 8, config.word_bytes)
+                return t.PARAMETER_CYCLES * words + t.PARAMETER_LATENCY
             case Opcode.SOFTMAX:
                 return t.softmax_cycles(config, i["rows"], i["length"])
             case Opcode.NORM:
                 return t.norm_cycles(config, i["rows"], i["channels"])
-        return t.table_cycles(i["count"])
+        return t.table_cycles(i.opcode, i["count"])
 
     def _dispatched(self, engines: tuple[Engine, ...]) -> dict[Engine, int]:
         """When the instruction comes to its engines' queues."""
@@ -203,6 +204,8 @@ class CycleModel:
                 offer = max(offer + 3, end - 4 * config.burst_bytes // config.bus_bytes)
                 address = stop
             offer = max(offer, end - 4 * config.burst_bytes // config.bus_bytes) + t.DMA_ROW - 3
+            if store:
+                offer = max(offer, end + t.DMA_STORE_ROW)
         return end + (t.DMA_STORE_LATENCY if store else self.latency + t.DMA_LOAD_LATENCY)
 
     def _load_b(self, i: Instruction, start: int) -> int:
@@ -216,7 +219,8 @@ class CycleModel:
 
     def _load_p(self, i: Instruction, start: int) -> int:
         words = words_of(i["count"], 8, self.config.word_bytes)
-        time = max(start, self.ring_p.take(words)) + t.PARAMETER_LATENCY + 2 * words
+        time = max(start, self.ring_p.take(words)) + t.PARAMETER_LATENCY
+        time += t.PARAMETER_CYCLES * words
         self._records.append((time, words))
         return time
 

@@ -5,6 +5,7 @@ Cycles as seen in RTL simulation; the cycle model and the scheduler build on the
 
 from gateformer.compiler.layout import words_of
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.isa import Opcode
 
 DISPATCH = {engines: 44 + 12 * (engines - 1) for engines in (1, 2, 3)}
 """Cycles in which the sequencer hands on an instruction, by the engines that it goes to."""
@@ -17,8 +18,10 @@ NEXT_INSTRUCTION = 4
 and its tokens are there."""
 LOADER_LATENCY = 4
 """Cycles from a loader's start to its first word in the ring, beyond that word's own."""
-PARAMETER_LATENCY = 6
-"""The same for scale records, of which a word comes every other cycle."""
+PARAMETER_LATENCY = 9
+"""The same for scale records."""
+PARAMETER_CYCLES = 3
+"""Cycles from a word of scale records to the next."""
 ARRAY_LATENCY = 14
 """Cycles from the start of a tile to the time when its sums can reach the epilogue, beyond its
 steps."""
@@ -30,21 +33,30 @@ DMA_START = 7
 """Cycles from the start of a transfer to its first burst."""
 DMA_ROW = 6
 """Cycles from a row's last burst to the next row's first, at least."""
+DMA_STORE_ROW = 49
+"""Cycles from the end of a row on the bus to the next row's first burst, of a store: words of local
+memory are read in between."""
 DMA_LOAD_LATENCY = 10
 """Cycles from a load's last beat on the bus to its end."""
 DMA_STORE_LATENCY = 8
 """Cycles from a store's last beat to its end."""
 DMA_STORE_START = 12
 """Cycles from a store's start to its first burst: a word of local memory is read first."""
-SOFTMAX_ROW = 31
+SOFTMAX_ROW = 43
 """Least cycles between two rows of softmax: its division."""
-SOFTMAX_LATENCY = 24
-"""Cycles of a softmax instruction beyond its rows and the filling and draining of one row each."""
-NORM_ROW = 59
+SOFTMAX_GAP = 18
+"""Cycles between two rows of softmax beyond the passing of one."""
+SOFTMAX_LATENCY = 36
+"""Cycles of a softmax instruction beyond its rows and the filling and draining of one each."""
+NORM_ROW = 204
 """Least cycles between two rows of a norm: its reciprocal root."""
-NORM_LATENCY = 62
-"""Cycles of a norm instruction beyond its rows and the filling of one."""
-TABLE_LATENCY = 11
+NORM_GAP = 49
+"""Cycles between two rows of a norm beyond the passing of one."""
+NORM_LATENCY = 37
+"""Cycles of a norm instruction beyond its rows and the filling and draining of one."""
+TABLE_CYCLES = {Opcode.NORM_GAIN: 3, Opcode.EXP_TABLE: 1, Opcode.ACTIVATION_TABLE: 1}
+"""Cycles from an entry of a table to the next."""
+TABLE_LATENCY = {Opcode.NORM_GAIN: 17, Opcode.EXP_TABLE: 49, Opcode.ACTIVATION_TABLE: 24}
 """Cycles of an instruction that fills a table, beyond its entries."""
 
 
@@ -65,7 +77,7 @@ def epilogue_tile_cycles(config: AcceleratorConfig) -> int:
 
 def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:
     """Cycles from a row of softmax to the next."""
-    return max(_softmax_pass(config, length), SOFTMAX_ROW)
+    return max(_softmax_pass(config, length) + SOFTMAX_GAP, SOFTMAX_ROW)
 
 
 def softmax_cycles(config: AcceleratorConfig, rows: int, length: int) -> int:
@@ -81,13 +93,13 @@ def _softmax_pass(config: AcceleratorConfig, length: int) -> int:
 
 def norm_row_cycles(config: AcceleratorConfig, channels: int) -> int:
     """Cycles from a row of a norm to the next."""
-    return max(_norm_pass(config, channels), NORM_ROW)
+    return max(_norm_pass(config, channels) + NORM_GAP, NORM_ROW)
 
 
 def norm_cycles(config: AcceleratorConfig, rows: int, channels: int) -> int:
     """Cycles of a norm instruction."""
     row = norm_row_cycles(config, channels)
-    return rows * row + _norm_pass(config, channels) + NORM_LATENCY
+    return rows * row + 2 * _norm_pass(config, channels) + NORM_LATENCY
 
 
 def _norm_pass(config: AcceleratorConfig, channels: int) -> int:
@@ -96,6 +108,6 @@ def _norm_pass(config: AcceleratorConfig, channels: int) -> int:
     return words * (config.word_bytes // 2 // config.norm_lanes)
 
 
-def table_cycles(count: int) -> int:
-    """Cycles to fill a table: an entry a cycle."""
-    return count + TABLE_LATENCY
+def table_cycles(opcode: Opcode, count: int) -> int:
+    """Cycles to fill a table."""
+    return count * TABLE_CYCLES[opcode] + TABLE_LATENCY[opcode]
