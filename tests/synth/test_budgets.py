@@ -53,7 +53,7 @@ BUDGETS = (
     Budget("Counters", lambda config: Counters(), lut_eq=144, ff=219),
     Budget("Dma", Dma, lut_eq=531, ff=528, bram=1),
     Budget("DramArbiter", DramArbiter, lut_eq=79, ff=52),
-    Budget("Epilogue", Epilogue, lut_eq=1092, ff=2394, dsp=10, bram=6),
+    Budget("Epilogue", Epilogue, lut_eq=1085, ff=2395, dsp=10, bram=6),
     Budget("Fetch", Fetch, lut_eq=160, ff=110, bram=1),
     Budget("InstructionQueues", InstructionQueues, lut_eq=172, ff=2340, bram=4),
     Budget("LocalFetch", LocalFetch, lut_eq=92, ff=91),
