@@ -319,7 +319,8 @@ class Softmax(Component):
         with m.If(turn[-1]):
             m.d.sync += [self.insert.eq(0), self.held_up.eq(0)]
         leaving: Value = Cat(turn, turn[-1] & final)
-        for stage in range(1, 6):
+        # As long a way as that of a group from the ring, which `replay` announces a cycle late.
+        for stage in range(1, 7):
             following = Signal(parts + 1, name=f"leaving_{stage}")
             m.d.sync += following.eq(leaving)
             leaving = following

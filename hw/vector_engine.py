@@ -176,13 +176,16 @@ class VectorEngine(Component):
                 unit.source.mask.eq(reader.source.mask),
                 unit.source.end.eq(reader.source.end),
                 unit.source.final.eq(reader.source.final),
+                unit.row.load.eq(replay.load),
+                unit.groups.eq(ring.read_data[: 8 * size]),
+                unit.masks.eq(ring.read_data[8 * size :]),
+            ]
+            # As late as the ring's data.
+            m.d.sync += [
                 unit.replay.go.eq(replay.replay.go & is_unit),
                 unit.replay.begin.eq(replay.replay.begin),
                 unit.replay.end.eq(replay.replay.end),
                 unit.replay.final.eq(replay.replay.final),
-                unit.row.load.eq(replay.load),
-                unit.groups.eq(ring.read_data[: 8 * size]),
-                unit.masks.eq(ring.read_data[8 * size :]),
             ]
         # The other unit is not ready, pushes nothing, and its group is 0.
         group = Signal(out_layout(config))

@@ -87,8 +87,8 @@ class RowPort(Signature):
 class Replay(Signature):
     """A row's second pass, seen from its control.
 
-    `go` is 1 in the cycle before a group comes from the ring, with `begin` for the row's first,
-    `end` for its last, and `final` in the job's last row. The group stays for the job's hold.
+    The units see `go` in the cycle before a group comes from the ring, with `begin` for the row's
+    first, `end` for its last, and `final` in the job's last row. The group stays for the job's hold.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,8 @@ from gateformer.spec.config import AcceleratorConfig
 class RowRing(Component):
     """Groups between a row's first and second pass: a ring with room for two rows.
 
-    `write` appends a group; `read` takes the oldest one, on `read_data` in the next cycle.
+    `write` appends a group; `read` takes the oldest one, which is on `read_data` from two cycles
+    later on until the next one: a RAM's output is late, so a register follows it at once.
     """
 
     write: Signal
@@ -46,8 +47,11 @@ class RowRing(Component):
             write.en.eq(self.write),
             write.data.eq(self.write_data),
             read.en.eq(self.read),
-            self.read_data.eq(read.data),
         ]
+        arrived = Signal()
+        m.d.sync += arrived.eq(self.read)
+        with m.If(arrived):
+            m.d.sync += self.read_data.eq(read.data)
         m.d.sync += [
             write.addr.eq(write.addr + self.write),
             read.addr.eq(read.addr + self.read),
