@@ -4,9 +4,9 @@ from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.serial_divider import SerialDivider
 from gateformer.hw.vector_ports import GroupSource, Replay, RowPort, group_bytes, out_layout
 from gateformer.hw.vector_row import Pieces
@@ -214,7 +214,7 @@ class Softmax(Component):
     def _second_pass(
         self, m: Module, largest: Signal, fill: tuple[Signal, Signal, Signal]
     ) -> tuple[list[Signal], list[Value]]:
-        """From `go` on: 1 groups, 2 scores, 3 differences, 4 table data, 5 numerators.
+        """From `go` on: 1 groups, 2 scores, 3 differences, 5 table data, 6 numerators.
 
         Returns the numerators, and from stage 1 on whether there are some and whether they end the
         row."""
@@ -233,32 +233,31 @@ class Softmax(Component):
         ]
         flags: list[Value] = [Cat(second.take, second.last)]
         counted: Value = second.counted & second.take.replicate(lanes)
-        for stage in range(2, 6):
+        for stage in range(2, 7):
             flags.append(Signal(2, name=f"flags_{stage}"))
             m.d.sync += flags[-1].eq(flags[-2])
-            if stage < 5:
+            if stage < 6:
                 following = Signal(lanes, name=f"counted_{stage}", reset_less=True)
                 m.d.sync += following.eq(counted)
                 counted = following
         numerators = []
         for lane in range(lanes):
             # Filling and looking up are different instructions: never in one cycle.
-            table = Memory(shape=8, depth=256, init=[], attrs={"no_rw_check": 1})
+            table = WordRam(depth=256, width_bytes=1, family=self.config.family)
             m.submodules[f"table_{lane}"] = table
-            write, read = table.write_port(), table.read_port()
             score = Signal(8, name=f"second_score_{lane}", reset_less=True)
             difference = Signal(8, name=f"difference_{lane}", reset_less=True)
             numerator = Signal(8, name=f"numerator_{lane}", reset_less=True)
             m.d.comb += [
-                write.en.eq(fill[0]),
-                write.addr.eq(fill[1]),
-                write.data.eq(fill[2]),
-                read.addr.eq(difference),
+                table.write_mask.eq(fill[0]),
+                table.write_address.eq(fill[1]),
+                table.write_data.eq(fill[2]),
+                table.read_address.eq(difference),
             ]
             m.d.sync += [
                 score.eq(second.piece.word_select(lane, 8) ^ 0x80),
                 difference.eq(largest - score),
-                numerator.eq(read.data),
+                numerator.eq(table.read_data),
             ]
             with m.If(~counted[lane]):
                 m.d.sync += numerator.eq(0)
@@ -268,8 +267,8 @@ class Softmax(Component):
     def _division(
         self, m: Module, numerators: list[Signal], flags: list[Value]
     ) -> tuple[list[Value], Value]:
-        """The row's sum and its division; returns the groups of the record, and stage 5 of its
-        leaving: which group (one-hot) and whether it is the job's last."""
+        """The row's sum and its division; returns the groups of the record, and the end of its
+        way: which group (one-hot) and whether it is the job's last."""
         size = group_bytes(self.config)
         m.submodules.divider = divider = SerialDivider(
             total_bits=(SOFTMAX_MAX * self.config.softmax_length).bit_length(),
@@ -320,7 +319,7 @@ class Softmax(Component):
             m.d.sync += [self.insert.eq(0), self.held_up.eq(0)]
         leaving: Value = Cat(turn, turn[-1] & final)
         # As long a way as that of a group from the ring, which `replay` announces a cycle late.
-        for stage in range(1, 7):
+        for stage in range(1, 8):
             following = Signal(parts + 1, name=f"leaving_{stage}")
             m.d.sync += following.eq(leaving)
             leaving = following

@@ -228,13 +228,15 @@ class VectorEngine(Component):
                 with m.If(nothing):
                     m.next = "COMPLETE"
                 with m.Else():
-                    m.d.comb += begin.eq(1)
-                    m.next = "START_1"
-            with m.State("START_1"):
-                m.d.comb += [self.busy.eq(1), start.eq(1)]
+                    m.d.sync += begin.eq(1)
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += self.busy.eq(1)
+                m.d.sync += [begin.eq(0), start.eq(1)]
                 m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += self.busy.eq(1)
+                m.d.sync += start.eq(0)
                 with m.If(done):
                     m.next = "COMPLETE"
             with m.State("COMPLETE"):

@@ -88,7 +88,8 @@ class Replay(Signature):
     """A row's second pass, seen from its control.
 
     The units see `go` in the cycle before a group comes from the ring, with `begin` for the row's
-    first, `end` for its last, and `final` in the job's last row. The group stays for the job's hold.
+    first, `end` for its last, and `final` in the job's last row. The group stays for the job's
+    hold.
     """
 
     def __init__(self) -> None:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Shape, Signal
 from amaranth.hdl import Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.primitives.adder import mux_add
 from gateformer.hw.vector_ports import Replay, group_bytes, hold_shape, row_words
 from gateformer.spec.config import AcceleratorConfig
 
@@ -101,15 +102,25 @@ class RowReplay(Component):
         replay = self.replay
         slots = self.config.word_bytes // group_bytes(self.config)
         running = Signal()
-        word = Signal.like(self.last_word)
+        # Words to replay besides the one at hand, less one: the sign tells the last.
+        words = Signal(Shape(len(self.last_word) + 1, signed=True), reset_less=True)
+        less = mux_add(
+            m,
+            -1,
+            self.load,
+            self.last_word,
+            words,
+            words.shape(),
+            name="words",
+            family=self.config.family,
+        )
         slot = Signal(range(slots))
         held = Signal.like(self.hold)
         first = Signal(reset_less=True)
-        last = Signal()
+        last = words[-1]
         word_begin = Signal()
         word_end = Signal()
         m.d.comb += [
-            last.eq(word == self.last_word),
             word_begin.eq((slot == 0) & (held == 0)),
             word_end.eq(slot == slots - 1),
             self.load.eq(self.ready & ~running & (held == 0)),
@@ -126,11 +137,13 @@ class RowReplay(Component):
             m.d.sync += first.eq(0)
             m.d.sync += [held.eq(self.hold), slot.eq(slot + 1)]
             with m.If(word_end):
-                m.d.sync += [slot.eq(0), word.eq(word + 1)]
+                m.d.sync += slot.eq(0)
                 with m.If(last):
-                    m.d.sync += [word.eq(0), running.eq(0)]
+                    m.d.sync += running.eq(0)
         with m.Elif(held != 0):
             m.d.sync += held.eq(held - 1)
+        with m.If(self.load | (replay.go & word_end)):
+            m.d.sync += words.eq(less)
         with m.If(self.load):
             m.d.sync += [running.eq(1), first.eq(1), replay.final.eq(self.final)]
         return m
