@@ -34,6 +34,12 @@ class VectorEngine(Component):
     across two. `busy` is 1 while an instruction is worked on. An instruction with a size of 0, or a
     NORM without outputs, ends after five cycles. Lengths are within softmax_length and
     norm_length: the sequencer has checked them.
+
+    Cycles from one row to the next, if memory never stalls: softmax 2 a word, or word_bytes /
+    softmax_lanes where that is more, and 3 between rows, at least about 45 (its division); norm
+    norm_interval / norm_lanes a channel, with one output or both, and 1 between rows, at least
+    about RowConstants.latency + 20. A row of half the greatest length or more waits some cycles
+    longer, as no third row has room.
     """
 
     instructions: Any
