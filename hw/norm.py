@@ -218,35 +218,35 @@ class Norm(Component):
             (16, self.write16, outputs_at, Cat(outputs[16])),
             (8, self.write8, outputs_at + 1, delayed),
         ):
-            take, end, final = flags[stage]
+            taken, last, final = flags[stage]
             steps = 8 * size // len(values)
             position = Signal(range(steps), name=f"position{width}", reset_less=True)
             data = Signal(8 * size, name=f"packed{width}", reset_less=True)
             full = Signal(name=f"full{width}")
             ends = Signal(2, name=f"ends{width}", reset_less=True)
-            with m.If(take):
+            with m.If(taken):
                 m.d.sync += [
                     data.word_select(position, len(values)).eq(values),
                     position.eq(position + 1),
                 ]
-            with m.If((take & end) | self.start):
+            with m.If((taken & last) | self.start):
                 m.d.sync += position.eq(0)
             with m.If(self.start):
                 m.d.sync += data.eq(0)
             is_final = final & ~self.write8 if width == 16 else final
             m.d.sync += [
-                full.eq(take & write & (end | (position == steps - 1))),
-                ends.eq(Mux(take & write, Cat(end, is_final), 0)),
+                full.eq(taken & write & (last | (position == steps - 1))),
+                ends.eq(Mux(taken & write, Cat(last, is_final), 0)),
             ]
             packed.append((full, ends, data))
         (full16, ends16, data16), (full8, ends8, data8) = packed
-        ends = ends8 | ends16
+        group_ends = ends8 | ends16
         m.d.comb += [
             self.push.eq(full8 | full16),
             self.group.channel.eq(full16),
             self.group.data.eq(Mux(full8, data8, data16)),
-            self.group.end.eq(ends[0]),
-            self.group.final.eq(ends[1]),
+            self.group.end.eq(group_ends[0]),
+            self.group.final.eq(group_ends[1]),
         ]
 
     def _fill(self, m: Module) -> tuple[list[Value], Value, Value]:
@@ -274,10 +274,11 @@ class Norm(Component):
                 m.d.sync += [part.eq(0), channel.eq(channel + 1)]
         m.d.sync += self.filled.eq(source.valid & self.fill & source.end & source.final)
         group = source.group
-        if parts == 1:
-            enables, data = Const(7, 3), Cat(group[:16], group[32:])
-        else:
-            enables, data = Cat(part == 0, (part == 1).replicate(2)), Cat(group[:16], group)
+        enables: Value = Const(7, 3)
+        data = Cat(group[:16], group[32:])
+        if parts > 1:
+            enables = Cat(part == 0, (part == 1).replicate(2))
+            data = Cat(group[:16], group)
         lanes = [
             Mux(valid & (channel[:lane_bits] == lane), enables, 0)
             for lane in range(config.norm_lanes)
