@@ -228,7 +228,7 @@ class CycleModel:
         config = self.config
         k_words = words_of(i["k"], 1, config.word_bytes)
         tile = t.tile_cycles(config, i["k"])
-        drain = t.epilogue_tile_cycles(config)
+        drain = t.epilogue_tile_cycles(config, i)
         count = -(-i["n"] // config.cols)
         tiles = [self._tiles[n] for n in range(count)]
 

@@ -5,7 +5,7 @@ Cycles as seen in RTL simulation; the cycle model and the scheduler build on the
 
 from gateformer.compiler.layout import words_of
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Opcode
+from gateformer.spec.isa import Format, Instruction, Opcode
 
 DISPATCH = {engines: 44 + 12 * (engines - 1) for engines in (1, 2, 3)}
 """Cycles in which the sequencer hands on an instruction, by the engines that it goes to."""
@@ -29,6 +29,9 @@ EPILOGUE_LATENCY = 24
 """Cycles from the last column that the epilogue takes to its last write."""
 EPILOGUE_START = 12
 """Cycles from the epilogue's start to its first column."""
+SERIAL_OUTPUT = 19
+"""Cycles from an output to the next in an epilogue without multipliers; what is added to these:"""
+SERIAL_INT32, SERIAL_RESIDUAL, SERIAL_ADDEND = 4, 4, 15
 DMA_START = 7
 """Cycles from the start of a transfer to its first burst."""
 DMA_ROW = 6
@@ -70,9 +73,15 @@ def tile_cycles(config: AcceleratorConfig, k: int) -> int:
     return max(words_of(k, 1, config.lanes), config.cols)
 
 
-def epilogue_tile_cycles(config: AcceleratorConfig) -> int:
-    """Cycles that the epilogue takes for a tile."""
-    return config.rows * config.cols // config.epilogue_lanes
+def epilogue_tile_cycles(config: AcceleratorConfig, gemm: Instruction) -> int:
+    """Cycles that the epilogue takes for a tile of the instruction."""
+    wide = gemm["format"] == Format.INT32
+    if config.multipliers == "serial":
+        output = SERIAL_OUTPUT + SERIAL_INT32 * wide
+        output += SERIAL_RESIDUAL * gemm["residual"] + SERIAL_ADDEND * gemm["addend"]
+    else:
+        output = 2 if wide else 1
+    return config.rows * config.cols // config.epilogue_lanes * output
 
 
 def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:
