@@ -94,7 +94,13 @@ class ControlPath(wiring.Component):
 @pytest.mark.parametrize(
     "config",
     [
-        TINY.replace(queue_depth=4, watchdog_cycles=3000, gelu="polynomial", dram="readonly"),
+        TINY.replace(
+            queue_depth=4,
+            watchdog_cycles=3000,
+            gelu="polynomial",
+            multipliers="dsp",
+            dram="readonly",
+        ),
         SMALL.replace(queue_depth=8, watchdog_cycles=3000, bus_bytes=8),
     ],
     ids=["tiny", "small"],
