@@ -1,8 +1,9 @@
 """`gateformer disassemble`: a compiled program as text."""
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from gateformer.cli.options import add_model
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -12,7 +13,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description="Prints the instructions of a compiled model. docs/isa.md explains them.",
         epilog="example: gateformer disassemble build/digits",
     )
-    parser.add_argument("model", type=Path, metavar="DIR", help="folder of `gateformer compile`")
+    add_model(parser)
     return parser
 
 

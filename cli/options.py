@@ -1,6 +1,7 @@
 """Options and checks that several commands share."""
 
 import argparse
+from pathlib import Path
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -11,6 +12,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.toml",
         help="a named config (see `gateformer configs`) or a file",
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The folder of a compiled model, as `model`."""
+    parser.add_argument("model", type=Path, metavar="DIR", help="folder of `gateformer compile`")
+
+
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """`--input`, the file of samples."""
+    parser.add_argument("--input", type=Path, required=True, metavar="IN.npz", help="the samples")
 
 
 def add_shape(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateformer.cli.files import make_folder, require_writable, write_bytes, write_text
+from gateformer.cli.options import add_model, add_samples
 
 TRACE = "trace.json"
 PICTURE = "timeline.png"
@@ -24,8 +25,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         f"--out keeps {TRACE}, which Perfetto and chrome://tracing open, and {PICTURE}.",
         epilog="example: gateformer profile build/digits --input in.npz --out build/profile",
     )
-    parser.add_argument("model", type=Path, metavar="DIR", help="folder of `gateformer compile`")
-    parser.add_argument("--input", type=Path, required=True, metavar="IN.npz", help="the samples")
+    add_model(parser)
+    add_samples(parser)
     parser.add_argument("--engine", choices=("rtl", "model"), default="rtl", help="what runs")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help=f"write {TRACE} and {PICTURE} here"

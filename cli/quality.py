@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gateformer.cli.files import make_folder, write_bytes, write_json
+from gateformer.cli.options import add_model, add_samples
 
 PICTURE = "quality.png"
 REPORT = "quality.json"
@@ -21,10 +22,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         f"most noise. --out keeps all of it: {PICTURE} and {REPORT}.",
         epilog="example: gateformer quality build/digits --input eval.npz --out build/quality",
     )
-    parser.add_argument("model", type=Path, metavar="DIR", help="folder of `gateformer compile`")
-    parser.add_argument(
-        "--input", type=Path, required=True, metavar="EVAL.npz", help="samples to compare on"
-    )
+    add_model(parser)
+    add_samples(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help=f"write {PICTURE} and {REPORT} here"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gateformer.cli.files import require_writable, write_bytes
+from gateformer.cli.options import add_model, add_samples
 from gateformer.spec.errors import GateformerError
 
 
@@ -17,8 +18,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "golden model's.",
         epilog="example: gateformer simulate build/digits --input in.npz --output out.npz",
     )
-    parser.add_argument("model", type=Path, metavar="DIR", help="folder of `gateformer compile`")
-    parser.add_argument("--input", type=Path, required=True, metavar="IN.npz", help="the samples")
+    add_model(parser)
+    add_samples(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="OUT.npz", help="the results")
     parser.add_argument("--engine", choices=("rtl", "golden"), default="rtl", help="what runs")
     parser.add_argument(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateformer.compiler.layout import words_of
+from gateformer.compiler.timing import tile_cycles
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.dram import SDRAM, DramTiming
 from gateformer.spec.image import Descriptor, ProgramImage
@@ -76,7 +77,7 @@ def _bytes(
 def array_cycles(config: AcceleratorConfig, gemm: Instruction) -> int:
     """Cycles in which the array steps for a GEMM instruction."""
     tiles = -(-gemm["m"] // config.rows) * -(-gemm["n"] // config.cols)
-    return tiles * max(words_of(gemm["k"], 1, config.lanes), config.cols)
+    return tiles * tile_cycles(config, gemm["k"])
 
 
 def transfer_cycles(config: AcceleratorConfig, size: int, timing: DramTiming) -> int:

@@ -1,24 +1,21 @@
 """The epilogue as a pipeline: an output a cycle in each lane."""
 
-from typing import Any
-
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import connect, flipped
 
-from gateformer.hw.accumulator_buffer import SUMS_LATENCY, AccumulatorRead
+from gateformer.hw.accumulator_buffer import SUMS_LATENCY
 from gateformer.hw.activation import Activation
 from gateformer.hw.epilogue_address import EpilogueAddress
 from gateformer.hw.epilogue_lane import ScalingLane
 from gateformer.hw.epilogue_operands import EpilogueOperands
 from gateformer.hw.epilogue_pack import WordPacker
 from gateformer.hw.epilogue_pipeline import delayed
+from gateformer.hw.epilogue_ports import EpiloguePorts
 from gateformer.hw.epilogue_queue import Outstanding, Queue
 from gateformer.hw.epilogue_walk import EpilogueWalk, beat_layout
-from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
 from gateformer.hw.parameter_loader import ParameterLoader
-from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Engine, Format, Opcode
+from gateformer.spec.isa import Format, Opcode
 
 _BEATS = 16
 """Beats that wait for their operands: as many as pass from a request to its word. They bound the
@@ -30,7 +27,7 @@ def _power_of_two(value: int) -> int:
     return 1 << (value - 1).bit_length()
 
 
-class ParallelEpilogue(Component):
+class ParallelEpilogue(EpiloguePorts):
     """`Epilogue` for config.multipliers == "dsp".
 
     A walk (`EpilogueWalk`) runs ahead of the columns and asks for operands and addresses. A beat of
@@ -42,28 +39,6 @@ class ParallelEpilogue(Component):
 
     `busy`: a column was issued in the cycle before.
     """
-
-    instructions: Any
-    load_p: Any
-    read_p: Any
-    tiles: Any
-    read: Any
-    write: Any
-    busy: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "instructions": Out(InstructionPort(Engine.EPILOGUE)),
-                "load_p": Out(InstructionPort(Engine.LOAD_P)),
-                "read_p": Out(LocalRead(config)),
-                "tiles": In(AccumulatorRead(config)),
-                "read": Out(LocalRead(config)),
-                "write": Out(LocalWrite(config)),
-                "busy": Out(1),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

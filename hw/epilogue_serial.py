@@ -1,23 +1,20 @@
 """The epilogue in few logic cells: one output at a time, without a multiplier or a queue."""
 
-from typing import Any
-
 from amaranth import Array, Cat, Module, Mux, Signal
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import connect, flipped
 
-from gateformer.hw.accumulator_buffer import SUMS_LATENCY, AccumulatorRead
+from gateformer.hw.accumulator_buffer import SUMS_LATENCY
 from gateformer.hw.activation import Activation
 from gateformer.hw.epilogue_lane import LANE_MODE
 from gateformer.hw.epilogue_order import EpilogueOrder
 from gateformer.hw.epilogue_pointers import ADDEND, OUT, RESIDUAL, EpiloguePointers
+from gateformer.hw.epilogue_ports import EpiloguePorts
 from gateformer.hw.epilogue_serial_lane import SerialLane
 from gateformer.hw.epilogue_serial_parameters import SerialParameters
-from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
-from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Engine, Format, Opcode
+from gateformer.spec.isa import Format, Opcode
 
 
-class SerialEpilogue(Component):
+class SerialEpilogue(EpiloguePorts):
     """`Epilogue` for config.multipliers == "serial"; one lane.
 
     For each output: sum, bias and addend are added up 16 bits at a time while the lane works on the
@@ -25,28 +22,6 @@ class SerialEpilogue(Component):
     fetched. Each output is a write of its own. About 15 cycles an output, 2 more for each step of a
     selector above the first, 20 more with an addend; a byte of an activation's table takes 10.
     """
-
-    instructions: Any
-    load_p: Any
-    read_p: Any
-    tiles: Any
-    read: Any
-    write: Any
-    busy: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "instructions": Out(InstructionPort(Engine.EPILOGUE)),
-                "load_p": Out(InstructionPort(Engine.LOAD_P)),
-                "read_p": Out(LocalRead(config)),
-                "tiles": In(AccumulatorRead(config)),
-                "read": Out(LocalRead(config)),
-                "write": Out(LocalWrite(config)),
-                "busy": Out(1),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

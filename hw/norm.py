@@ -113,11 +113,8 @@ class Norm(Component):
         occupied = Signal()
         final = Signal(reset_less=True)
         begun = Signal(1 + NormalizeLane.OFFSET_DELAY)
+        first.cut(m, source, ~self.fill)
         m.d.comb += [
-            first.valid.eq(source.valid & ~self.fill),
-            first.group.eq(source.group),
-            first.mask.eq(source.mask),
-            first.end.eq(source.end),
             sums.start.eq(self.start),
             sums.valid.eq(first.take),
             sums.row_end.eq(first.last),

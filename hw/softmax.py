@@ -163,11 +163,8 @@ class Softmax(Component):
         unsigned_scores = Const(0x80, 8).replicate(self.config.softmax_lanes)
         begun = Signal()
         largest = Signal(8, reset_less=True)
+        first.cut(m, source, ~self.fill)
         m.d.comb += [
-            first.valid.eq(source.valid & ~self.fill),
-            first.group.eq(source.group),
-            first.mask.eq(source.mask),
-            first.end.eq(source.end),
             maximum.start.eq(self.start),
             maximum.valid.eq(first.take),
             maximum.row_end.eq(first.last),
@@ -196,11 +193,7 @@ class Softmax(Component):
         valid = Signal()
         address = Signal(8, reset_less=True)
         entry = Signal(8, reset_less=True)
-        m.d.comb += [
-            bytes_.valid.eq(source.valid & self.fill),
-            bytes_.group.eq(source.group),
-            bytes_.end.eq(source.end),
-        ]
+        bytes_.cut(m, source, self.fill)
         m.d.sync += [
             valid.eq(bytes_.take),
             entry.eq(bytes_.piece),

@@ -182,6 +182,15 @@ class Pieces(Component):
             }
         )
 
+    def cut(self, m: Module, source: Any, wanted: Value) -> None:
+        """Takes the groups of a `GroupSource` that come while `wanted` is 1."""
+        m.d.comb += [
+            self.valid.eq(source.valid & wanted),
+            self.group.eq(source.group),
+            self.mask.eq(source.mask),
+            self.end.eq(source.end),
+        ]
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         turns: list[Value] = [self.valid]
