@@ -7,8 +7,16 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
+from gateformer.hw.dma_beats import BeatReader, BeatWriter
 from gateformer.hw.dma_words import LocalWalk, WordAssembler, WordSplitter
-from gateformer.hw.interfaces import DramRead, DramWrite, InstructionPort, LocalRead, LocalWrite
+from gateformer.hw.interfaces import (
+    DramRead,
+    DramWrite,
+    InstructionPort,
+    LocalRead,
+    LocalWrite,
+    pipelined,
+)
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine, Opcode
 
@@ -112,7 +120,9 @@ class Dma(Component):
             self.busy.eq(1),
         ]
         m.d.sync += self.error.eq(0)
-        m.submodules.assembler = assembler = WordAssembler(config)
+        registers = pipelined(config)
+        assembler: Any = WordAssembler(config) if registers else BeatWriter(config)
+        m.submodules.assembler = assembler
         reading, read_all = Signal(), Signal()
         may_read = ~promised[burst_bits + 1 :].any() & ~(
             promised[burst_bits] & promised[:burst_bits].any()
@@ -210,10 +220,10 @@ class Dma(Component):
             self.write.request.valid.eq(assembler.word.valid),
             self.write.request.payload.address.eq(local_walk.address),
             self.write.request.payload.data.eq(assembler.word.payload),
-            self.write.request.payload.mask.eq(Const(-1, config.word_bytes)),
+            self.write.request.payload.mask.eq(assembler.mask),
             assembler.word.ready.eq(self.write.request.ready),
         ]
-        written = self.write.request.valid & self.write.request.ready
+        written = self.write.request.valid & self.write.request.ready & assembler.word_ends
         if not self.stores:
             m.d.comb += [
                 taken.eq(offering & burst.ready),
@@ -222,11 +232,13 @@ class Dma(Component):
             ]
             return m
 
-        m.submodules.splitter = splitter = WordSplitter(config, words=2 * burst_words)
+        make_splitter: Any = WordSplitter if registers else BeatReader
+        m.submodules.splitter = splitter = make_splitter(config, words=2 * burst_words)
         read_number, asking = Signal(burst_bits), Signal()
+        word_asked = splitter.asked & splitter.word_ends
         with m.If(~reading):
             m.d.sync += [read_number.eq(0), asking.eq(1)]
-        with m.Elif(splitter.asked):
+        with m.Elif(word_asked):
             m.d.sync += [read_number.eq(read_number + 1), asking.eq(read_number != more)]
         m.d.comb += [
             read_all.eq(~asking & ~splitter.filling),
@@ -239,7 +251,7 @@ class Dma(Component):
             self.dram_write.data.valid.eq(splitter.beat.valid),
             self.dram_write.data.payload.eq(splitter.beat.payload),
             splitter.beat.ready.eq(self.dram_write.data.ready),
-            local_walk.step.eq(written | splitter.asked),
+            local_walk.step.eq(written | word_asked),
             taken.eq(offering & Mux(storing, self.dram_write.burst.ready, burst.ready)),
             settled.eq(assembler.complete | splitter.complete),
             self.dram_write.burst.valid.eq(offering & storing),

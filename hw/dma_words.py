@@ -3,11 +3,11 @@
 from functools import reduce
 from operator import or_
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
+from gateformer.hw.dma_beats import BeatBuffer
 from gateformer.hw.interfaces import local_read_latency
 from gateformer.spec.config import AcceleratorConfig
 
@@ -60,11 +60,14 @@ class LocalWalk(Component):
 class WordAssembler(Component):
     """Beats in, words out, the first beat lowest; a beat a cycle when words leave at once.
 
-    complete: the last beat of a word is taken in this cycle. drop: beats are taken, words vanish.
+    mask: which bytes of `word` are given; word_ends: its last ones are. complete: the last beat of
+    a word is taken in this cycle. drop: beats are taken, words vanish.
     """
 
     beat: stream.Interface
     word: stream.Interface
+    mask: Signal
+    word_ends: Signal
     complete: Signal
     drop: Signal
 
@@ -75,6 +78,8 @@ class WordAssembler(Component):
             {
                 "beat": In(stream.Signature(8 * config.bus_bytes)),
                 "word": Out(stream.Signature(bits)),
+                "mask": Out(config.word_bytes),
+                "word_ends": Out(1),
                 "complete": Out(1),
                 "drop": In(1),
             }
@@ -88,6 +93,8 @@ class WordAssembler(Component):
         m.d.comb += [
             self.word.valid.eq(full),
             self.word.payload.eq(word),
+            self.mask.eq(Const(-1, len(self.mask))),
+            self.word_ends.eq(1),
             self.complete.eq(self.beat.valid & self.beat.ready & last),
         ]
         with m.If(self.word.ready):
@@ -119,12 +126,14 @@ class WordSplitter(Component):
     """Words in, beats out, through a buffer of `words` words, a power of two.
 
     pace: a word may be asked for; asked: one is, and comes `word_valid` later, never refused; never
-    more than `words` are asked for and not yet gone. filling: a word is on its way into the buffer.
+    more than `words` are asked for and not yet gone. word_ends: the word that is asked for is the
+    next one then, not the same again. filling: a word is on its way into the buffer.
     enable: the word in front may leave; complete: its last beat leaves in this cycle.
     """
 
     pace: Signal
     asked: Signal
+    word_ends: Signal
     word_valid: Signal
     word: Signal
     filling: Signal
@@ -140,6 +149,7 @@ class WordSplitter(Component):
             {
                 "pace": Out(1),
                 "asked": In(1),
+                "word_ends": Out(1),
                 "word_valid": In(1),
                 "word": In(8 * config.word_bytes),
                 "filling": Out(1),
@@ -152,15 +162,8 @@ class WordSplitter(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = len(self.beat.payload)
-        depth = self.depth * self.beats
-        m.submodules.buffer = buffer = Memory(
-            shape=width, depth=depth, init=[], attrs={"no_rw_check": 1}
-        )
-        push = buffer.write_port()
-        pull = buffer.read_port()
-        head = Signal(range(2 * depth))
-        tail = Signal(range(2 * depth))
-
+        m.submodules.buffer = buffer = BeatBuffer(self.config, words=self.depth)
+        connect(m, buffer.beat, flipped(self.beat))
         # Words are spaced so that each is pushed, beat by beat, before the next one comes.
         coming = Signal(local_read_latency(self.config) + self.beats)
         pushes = Signal(self.beats)
@@ -181,38 +184,10 @@ class WordSplitter(Component):
         m.d.comb += [
             self.pace.eq(~coming[: self.beats - 1].any()),
             self.filling.eq(coming.any()),
-            push.data.eq(reduce(or_, parts)),
-            push.en.eq(pushes.any()),
-            push.addr.eq(head),
+            buffer.data.eq(reduce(or_, parts)),
+            buffer.push.eq(pushes.any()),
+            buffer.enable.eq(self.enable),
+            self.complete.eq(buffer.complete),
+            self.word_ends.eq(1),
         ]
-        with m.If(push.en):
-            m.d.sync += head.eq(head + 1)
-
-        # The RAM's own latch and a register behind it: two stages that wait on their own. An
-        # address is read only after it was written, and never is more asked for than there is room.
-        latched = Signal()
-        valid = Signal()
-        output = Signal(width, reset_less=True)
-        leaves = self.beat.valid & self.beat.ready
-        accepts = ~valid | leaves
-        fetch = (~latched | accepts) & (head != tail)
-        m.d.comb += [
-            pull.addr.eq(tail),
-            pull.en.eq(fetch),
-            self.beat.valid.eq(valid & self.enable),
-            self.beat.payload.eq(output),
-        ]
-        with m.If(fetch):
-            m.d.sync += tail.eq(tail + 1)
-        with m.If(accepts):
-            m.d.sync += [latched.eq(fetch), valid.eq(latched), output.eq(pull.data)]
-        with m.Elif(fetch):
-            m.d.sync += latched.eq(1)
-        if self.beats == 1:
-            m.d.comb += self.complete.eq(leaves)
-        else:
-            left = Signal(range(self.beats))
-            m.d.comb += self.complete.eq(leaves & left.all())
-            with m.If(leaves):
-                m.d.sync += left.eq(left + 1)
         return m

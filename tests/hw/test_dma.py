@@ -21,15 +21,25 @@ BENCH = str(Path(__file__).with_name("bench_dma.py"))
 
 
 @pytest.mark.parametrize(
-    ("bus_bytes", "word_bytes", "burst_bytes", "dram"),
+    ("bus_bytes", "word_bytes", "burst_bytes", "dram", "memory_ports"),
     [
-        (1, 8, 64, "readonly"),
-        (2, 8, 256, "readwrite"),
-        (8, 8, 256, "readwrite"),
-        (4, 16, 128, "readwrite"),
+        (1, 8, 64, "readonly", 2),
+        (2, 8, 256, "readwrite", 2),
+        (8, 8, 256, "readwrite", 2),
+        (4, 16, 128, "readwrite", 2),
+        (2, 8, 256, "readwrite", 1),
+        (8, 8, 256, "readwrite", 1),
+        (1, 8, 64, "readonly", 1),
     ],
 )
-def test_dma(bus_bytes: int, word_bytes: int, burst_bytes: int, dram: str, tmp_path: Path) -> None:
+def test_dma(
+    bus_bytes: int,
+    word_bytes: int,
+    burst_bytes: int,
+    dram: str,
+    memory_ports: int,
+    tmp_path: Path,
+) -> None:
     config = SMALL.replace(
         name="test",
         family="generic",
@@ -37,6 +47,7 @@ def test_dma(bus_bytes: int, word_bytes: int, burst_bytes: int, dram: str, tmp_p
         word_bytes=word_bytes,
         burst_bytes=burst_bytes,
         dram=dram,
+        memory_ports=memory_ports,
     )
     run_bench(
         Dma(config),
