@@ -10,13 +10,23 @@ class DramBus:
         self.timing = timing
         self.free = 0
         """When the burst in progress has left the bus."""
+        self.accepts = 0
+        """When the arbiter of the reading ports can take the next burst: it holds one that waits
+        for the bus."""
         self.beats = 0
         self.occupied = 0
         self._row = -1
         self._refresh = timing.refresh_every
 
+    def read(self, time: int, address: int, beats: int) -> int:
+        """Takes a burst that a reading port offers at `time`; the cycle after its last beat on the
+        bus, which arrives timing.latency - 1 cycles later."""
+        end = self.burst(max(time, self.accepts) + 1, address, beats)
+        return end
+
     def burst(self, time: int, address: int, beats: int) -> int:
-        """Takes a burst that is offered at `time`; the cycle after its last beat on the bus."""
+        """Takes a burst that is offered to the memory at `time`; the cycle after its last beat on
+        the bus."""
         timing = self.timing
         start = max(time, self.free)
         while self._refresh <= start:
@@ -29,6 +39,7 @@ class DramBus:
         row = address // timing.row_bytes
         miss = timing.miss_cycles if row != self._row else 0
         self._row = row
+        self.accepts = start + 1
         self.free = start + miss + beats + 1
         self.beats += beats
         self.occupied += miss + beats + 1

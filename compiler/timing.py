@@ -7,44 +7,57 @@ from gateformer.compiler.layout import words_of
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Format, Instruction, Opcode
 
-DISPATCH = {engines: 44 + 12 * (engines - 1) for engines in (1, 2, 3)}
-"""Cycles in which the sequencer hands on an instruction, by the engines that it goes to."""
 FETCH_INSTRUCTIONS = 4
 """Instructions that one burst of the fetch brings."""
-LOAD_INSTRUCTION = 16
+FETCH_START = 5
+"""Cycles from the start of a program to the time when the fetch begins."""
+FETCH_LATENCY = 10
+"""Cycles from the time when the fetch has room, and its last burst is there, to the next burst."""
+FETCH_WORD = 2
+"""Cycles from the beats of an instruction's first word to its decoding."""
+QUEUE_HELD = 2
+"""Slots of an engine's queue that keep what is at the engine."""
+LOAD_INSTRUCTION = 12
 """Cycles from the queue to the engine."""
-NEXT_INSTRUCTION = 4
+LOAD_FURTHER = 18
+"""Cycles from there to the next engine of the same instruction."""
+NEXT_INSTRUCTION = 3
 """Cycles from the end of an instruction to the start of the engine's next one, if it is held ready
 and its tokens are there."""
-LOADER_LATENCY = 4
-"""Cycles from a loader's start to its first word in the ring, beyond that word's own."""
+TOKEN = 5
+"""Cycles from the end of an instruction to the start of one that awaits its token: the semaphores
+are looked after in turns."""
+LOADER_LATENCY = 5
+"""Cycles of a loader's instruction beyond its words."""
 PARAMETER_LATENCY = 9
 """The same for scale records."""
 PARAMETER_CYCLES = 3
 """Cycles from a word of scale records to the next."""
-ARRAY_LATENCY = 14
-"""Cycles from the start of a tile to the time when its sums can reach the epilogue, beyond its
-steps."""
-EPILOGUE_LATENCY = 24
+EPILOGUE_LATENCY = 22
 """Cycles from the last column that the epilogue takes to its last write."""
+OPERAND_LATENCY = 20
+"""Cycles from the time when the epilogue asks for a word of a residual or addend to its use."""
+OPERANDS = 16
+"""Columns that may wait for such words at a time."""
 EPILOGUE_START = 12
 """Cycles from the epilogue's start to its first column."""
 SERIAL_OUTPUT = 19
 """Cycles from an output to the next in an epilogue without multipliers; what is added to these:"""
 SERIAL_INT32, SERIAL_RESIDUAL, SERIAL_ADDEND = 4, 4, 15
 DMA_START = 7
-"""Cycles from the start of a transfer to its first burst."""
-DMA_ROW = 6
+"""Cycles from the start of a load to its first burst."""
+DMA_BURST = 3
+"""Cycles from a load's burst to the next one in its row, at least."""
+DMA_ROW = 7
 """Cycles from a row's last burst to the next row's first, at least."""
-DMA_STORE_ROW = 49
-"""Cycles from the end of a row on the bus to the next row's first burst, of a store: words of local
-memory are read in between."""
-DMA_LOAD_LATENCY = 10
-"""Cycles from a load's last beat on the bus to its end."""
-DMA_STORE_LATENCY = 8
+DMA_LOAD_LATENCY = 3
+"""Cycles from the offer of a load's last beat to its end."""
+DMA_STORE_WORD = 1
+"""Cycles in which a store reads a word of local memory, beyond the word's beats."""
+DMA_STORE_READ = 12
+"""Cycles from the last word that a store reads for a burst to that burst."""
+DMA_STORE_LATENCY = 6
 """Cycles from a store's last beat to its end."""
-DMA_STORE_START = 12
-"""Cycles from a store's start to its first burst: a word of local memory is read first."""
 SOFTMAX_ROW = 43
 """Least cycles between two rows of softmax: its division."""
 SOFTMAX_GAP = 18
@@ -63,6 +76,36 @@ TABLE_LATENCY = {Opcode.NORM_GAIN: 17, Opcode.EXP_TABLE: 49, Opcode.ACTIVATION_T
 """Cycles of an instruction that fills a table, beyond its entries."""
 
 
+def dispatch_cycles(config: AcceleratorConfig, engines: int) -> int:
+    """Cycles in which the sequencer hands on an instruction that goes to so many engines.
+
+    A size word takes six cycles, the first of all words four, another two, and each engine beyond
+    the first one more; but words come no faster than the fetch joins them from beats.
+    """
+    bus, word, latency = config.bus_bytes, config.word_bytes, memory_latency(config)
+    fetch = (latency + 3) * 4 // word + 1 if config.dram == "none" else max(4 // bus, 1) + 2
+    if config.dram != "none" and bus > 4:
+        fetch = 2
+    more = engines - 1
+    return max(4 + 2 * more, fetch) + 3 * max(6 + more, fetch) + 4 * max(2 + more, fetch)
+
+
+def memory_latency(config: AcceleratorConfig) -> int:
+    """Cycles from the taking of a read of local memory to its word."""
+    return 6 if config.memory_ports == 2 else 2
+
+
+def ring_latency(config: AcceleratorConfig) -> int:
+    """Cycles from the end of a loader's instruction to the array's first step with its words."""
+    return memory_latency(config) + (1 if config.memory_ports == 2 else 0)
+
+
+def array_latency(config: AcceleratorConfig) -> int:
+    """Cycles from the last step of a tile to its sums at the epilogue."""
+    tree = 7 + (config.lanes.bit_length() - 1 if config.memory_ports == 2 else 0)
+    return tree + config.rows + config.cols - 1
+
+
 def next_cycles(config: AcceleratorConfig) -> int:
     """Cycles from the end of an instruction to the start of the engine's next one, at least."""
     return NEXT_INSTRUCTION if config.prefetch else NEXT_INSTRUCTION + LOAD_INSTRUCTION
@@ -73,15 +116,36 @@ def tile_cycles(config: AcceleratorConfig, k: int) -> int:
     return max(words_of(k, 1, config.lanes), config.cols)
 
 
-def epilogue_tile_cycles(config: AcceleratorConfig, gemm: Instruction) -> int:
-    """Cycles that the epilogue takes for a tile of the instruction."""
-    wide = gemm["format"] == Format.INT32
+def epilogue_tile_cycles(
+    config: AcceleratorConfig, gemm: Instruction, rows: int | None = None
+) -> int:
+    """Cycles that the epilogue takes for a tile of the instruction, with so many rows or all."""
+    rows = config.rows if rows is None else rows
+    columns = min(gemm["n"], config.cols)
     if config.multipliers == "serial":
-        output = SERIAL_OUTPUT + SERIAL_INT32 * wide
+        output = SERIAL_OUTPUT + SERIAL_INT32 * (gemm["format"] == Format.INT32)
         output += SERIAL_RESIDUAL * gemm["residual"] + SERIAL_ADDEND * gemm["addend"]
-    else:
-        output = 2 if wide else 1
-    return config.rows * config.cols // config.epilogue_lanes * output
+        return rows * columns * output
+    steps = _epilogue_steps(config, gemm, columns)
+    if gemm["residual"] or gemm["addend"]:
+        steps = max(steps, steps * OPERAND_LATENCY // OPERANDS)
+    return -(-rows // config.epilogue_lanes) * steps
+
+
+def _epilogue_steps(config: AcceleratorConfig, gemm: Instruction, columns: int) -> int:
+    """Steps of a set of rows of a tile: each of a column, or of the address of a word of one row.
+    They go beside each other, but addends come before residuals, and both before columns."""
+    lanes, output = config.epilogue_lanes, 2 if gemm["format"] == Format.INT32 else 1
+    piece = config.word_bytes // 4 if gemm["addend"] else columns
+    steps = 0
+    for first in range(0, columns, piece):
+        visits = min(piece, columns - first) * output
+        words = 1 + gemm["residual"] if first == 0 or output == 2 else 0
+        if gemm["addend"] and gemm["residual"]:
+            steps += lanes + max(visits, words * lanes)
+        else:
+            steps += max(visits, (words + gemm["addend"]) * lanes, 2)
+    return steps
 
 
 def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:

@@ -16,6 +16,7 @@ import onnxruntime
 
 from gateformer.cli.files import write_json
 from gateformer.compiler.compile import Options, compile
+from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.compiler.folder import CompiledModel
 from gateformer.compiler.samples import split_samples
 from gateformer.examples.families.families import FAMILIES, Family
@@ -33,7 +34,7 @@ SEED = 1
 class Measurement:
     """What was seen of one family. imported: largest difference of the lowered graph in float from
     onnxruntime, of the largest output. decibels, cosine: outputs of the integer model against
-    onnxruntime's, over tokens that count. cycles: of one input."""
+    onnxruntime's, over tokens that count. cycles: of one input; predicted: by the cycle model."""
 
     name: str
     imported: float
@@ -42,6 +43,7 @@ class Measurement:
     cosine: float
     bit_exact: bool
     cycles: int
+    predicted: int
     utilization: float
 
 
@@ -89,6 +91,7 @@ def measure(
     signal = float(np.square(exact).sum())
     (result,) = simulate(compiled, samples[:1], build=build)
     assert result.cycles is not None
+    lengths = compiled.host().encode(samples[:1], None).lengths
     return Measurement(
         name=family.name,
         imported=imported,
@@ -97,6 +100,7 @@ def measure(
         cosine=float(exact @ golden / np.linalg.norm(exact) / np.linalg.norm(golden)),
         bit_exact=bool(result.bit_exact),
         cycles=result.cycles,
+        predicted=predict_cycles(config, compiled.image.at_lengths(lengths)),
         utilization=utilization(config, result.macs, result.cycles),
     )
 

@@ -13,6 +13,10 @@ from gateformer.spec.errors import DataError
 MASKED = [family for family in FAMILIES if family.masks]
 
 
+CYCLES = 0.02
+"""By how much of the RTL's cycles the cycle model may be off."""
+
+
 def named(family):
     return family.name
 
@@ -23,6 +27,7 @@ def test_integers_are_close_to_float_and_rtl_equals_them(family):
     assert seen.bit_exact
     assert seen.imported < 1e-4
     assert seen.decibels >= family.decibels
+    assert seen.predicted == pytest.approx(seen.cycles, rel=CYCLES)
 
 
 @pytest.mark.parametrize("family", MASKED, ids=named)
@@ -35,6 +40,8 @@ def test_shorter_inputs_take_less_time(family):
     assert almost.decibels >= family.decibels
     assert one.decibels >= 28
     assert one.cycles < almost.cycles <= full.cycles
+    for seen in (full, almost, one):
+        assert seen.predicted == pytest.approx(seen.cycles, rel=CYCLES)
     assert one.macs < almost.macs < full.macs
 
 
