@@ -9,10 +9,10 @@ from gateformer.compiler import timing as t
 from gateformer.compiler.accesses import Block, accesses
 from gateformer.compiler.dma_model import transfer
 from gateformer.compiler.dram_bus import DramBus
-from gateformer.compiler.sequencer_model import SequencerModel
 from gateformer.compiler.layout import words_of
 from gateformer.compiler.port_model import PortModel
 from gateformer.compiler.ring_model import Ring
+from gateformer.compiler.sequencer_model import SequencerModel
 from gateformer.compiler.timeline import Reason, Span, Timeline
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.dram import SDRAM, DramTiming
