@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Const, Module, ResetInserter, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,6 +13,7 @@ from gateformer.hw.dram_arbiter import DramArbiter
 from gateformer.hw.epilogue import Epilogue
 from gateformer.hw.fetch import Fetch
 from gateformer.hw.instruction_queue import InstructionQueues
+from gateformer.hw.instruction_scheduler import InstructionScheduler
 from gateformer.hw.interfaces import DramRead, DramWrite
 from gateformer.hw.local_fetch import LocalFetch
 from gateformer.hw.local_memory import LocalMemory
@@ -87,12 +88,11 @@ class Accelerator(wiring.Component):
         registers, sequencer, counters = Registers(config), Sequencer(config), Counters()
         m.submodules.registers, m.submodules.sequencer = registers, sequencer
         m.submodules.counters = counters
-        queues, semaphores = InstructionQueues(config), Semaphores()
+        queues: Any = InstructionQueues(config) if config.prefetch else InstructionScheduler(config)
         memory: Any = LocalMemory(config)
         array, epilogue, vector = ArrayEngine(config), Epilogue(config), VectorEngine(config)
         for name, unit in (
             ("queues", queues),
-            ("semaphores", semaphores),
             ("memory", memory),
             ("array", array),
             ("epilogue", epilogue),
@@ -103,8 +103,13 @@ class Accelerator(wiring.Component):
         wiring.connect(m, registers.bus, wiring.flipped(self.registers))
         wiring.connect(m, sequencer.queue, queues.write)
         wiring.connect(m, sequencer.lookup, queues.lookup)
-        for e in SYNC_ENGINES:
-            wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
+        idle: Value = Const(1, 1)
+        if config.prefetch:
+            semaphores: Any = Semaphores()
+            m.submodules.semaphores = self._flushed(m, semaphores, "semaphores", sequencer)
+            idle = semaphores.idle
+            for e in SYNC_ENGINES:
+                wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
         for port, engine_port in (
             (queues.load_a, array.load_a),
             (queues.load_b, array.load_b),
@@ -147,7 +152,7 @@ class Accelerator(wiring.Component):
             self.running.eq(sequencer.running),
             sequencer.waiting.eq(queues.waiting),
             sequencer.active.eq(queues.active),
-            sequencer.empty.eq(queues.empty & semaphores.idle),
+            sequencer.empty.eq(queues.empty & idle),
             sequencer.local_error.eq(memory.error),
             sequencer.local_engine.eq(memory.error_client),
             sequencer.progress.eq(progressed),
@@ -183,7 +188,7 @@ class Accelerator(wiring.Component):
         m: Module,
         registers: Registers,
         sequencer: Sequencer,
-        queues: InstructionQueues,
+        queues: Any,
         memory: Any,
         beats_in: Signal,
         beats_out: Signal,
@@ -232,7 +237,7 @@ class Accelerator(wiring.Component):
             progress |= beats_out | _moves(dma.dram_write.burst)
         return progress
 
-    def _events(self, queues: InstructionQueues, array: ArrayEngine) -> dict[Counter, Value]:
+    def _events(self, queues: Any, array: ArrayEngine) -> dict[Counter, Value]:
         """What the performance counters count, external memory aside."""
         return {
             **{Counter[f"{e.name}_BUSY"]: queues.active[e] for e in SYNC_ENGINES},
@@ -243,7 +248,7 @@ class Accelerator(wiring.Component):
             Counter.ARRAY_WAIT_DRAIN: array.wait_drain,
         }
 
-    def _trace(self, m: Module, queues: InstructionQueues, memory: Any) -> None:
+    def _trace(self, m: Module, queues: Any, memory: Any) -> None:
         for e in TRACED:
             trace = getattr(self, f"trace_{e.name.lower()}")
             request = getattr(memory, f"write_{e.name.lower()}").request

@@ -48,10 +48,9 @@ class QueueRead(Signature):
 class FrontEnd(wiring.Component):
     """Holds the instruction of one engine, awaits its tokens before and gives its signals after it.
 
-    With `prefetch` the next instruction is loaded and awaits its tokens while the current one
-    runs; then it follows 2 to 4 cycles after the completion: as soon as the tokens of the last one
-    are handed in. Without it, one set of registers serves both, and loading begins then. ARRAY,
-    which has no semaphores, gets a prefetched instruction in the cycle after the completion.
+    The next instruction is loaded and awaits its tokens while the current one runs; then it follows
+    2 to 4 cycles after the completion: as soon as the tokens of the last one are handed in. ARRAY,
+    which has no semaphores, gets it in the cycle after the completion.
 
     `pc`: byte address of the instruction at the engine, for a monitor in simulation. `waiting`: the
     engine has nothing to do, for its next instruction waits for tokens. `active`: an instruction is
@@ -70,9 +69,8 @@ class FrontEnd(wiring.Component):
     idle: Signal
     semaphores: Any
 
-    def __init__(self, engine: Engine, *, prefetch: bool) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.prefetch = prefetch
         members = {
             "load": In(QueueRead()),
             "instructions": In(InstructionPort(engine)),
@@ -106,20 +104,18 @@ class FrontEnd(wiring.Component):
         ]  # fmt: skip
 
         held, move, posting = Signal(), Signal(), Signal()
-        current = chain
-        if self.prefetch:
-            current = {i: Signal(32, name=f"word_{i}", reset_less=True) for i in places}
-            # They follow the chain whenever they may, so that all their enables come from one
-            # flip-flop.
-            with m.If(~stream.valid | (0 if self.engine in SYNC_ENGINES else stream.ready)):
-                m.d.sync += [current[i].eq(chain[i]) for i in places]
+        current = {i: Signal(32, name=f"word_{i}", reset_less=True) for i in places}
+        # They follow the chain whenever they may, so that all their enables come from one
+        # flip-flop.
+        with m.If(~stream.valid | (0 if self.engine in SYNC_ENGINES else stream.ready)):
+            m.d.sync += [current[i].eq(chain[i]) for i in places]
         number = Cat(unpack_number(i, current[i]) for i in (0, 1))
         m.d.sync += [
             held.eq(done | (held & ~move)),
             stream.valid.eq(move | (stream.valid & ~stream.ready)),
         ]
         m.d.comb += [
-            load.want.eq(~held if self.prefetch else ~(held | stream.valid | posting)),
+            load.want.eq(~held),
             Value.cast(stream.payload).eq(
                 Cat(current.get(i, Const(0, 32)) for i in range(WORDS))
                 & instruction_bits(self.engine)

@@ -57,7 +57,7 @@ class QueueLookup(Signature):
 
 
 class InstructionQueues(wiring.Component):
-    """The queues of all engines and their front ends.
+    """The queues of all engines and their front ends, where config.prefetch.
 
     The RAM has a region for each engine with `queue_depth` slots of eight words, HELD of them for
     the instructions at the front end. The queues are looked at in turns, one a cycle; the first
@@ -226,7 +226,7 @@ class InstructionQueues(wiring.Component):
         ]
 
         for e in Engine:
-            front = FrontEnd(e, prefetch=self.config.prefetch or e == Engine.ARRAY)
+            front = FrontEnd(e)
             m.submodules[f"front_{e.name.lower()}"] = front
             m.d.sync += front.load.select.eq(late[0] & ~looking & (engine == e))
             m.d.comb += [

@@ -82,10 +82,10 @@ class AcceleratorConfig:
     samples: int = 1
     """Most samples of one batch, each with a runtime length of its own."""
     queue_depth: int = 8
-    """Instructions that each engine may have in hand: one or two at the engine, the others wait."""
+    """Slots for instructions that each engine has; one, or two with prefetch, are not for waiting."""
     prefetch: bool = True
-    """Whether every engine, not only the array, holds its next instruction while it runs one: more
-    flip-flops in place of some twenty cycles between two instructions of an engine."""
+    """Whether every engine holds its next instruction while it runs one: more flip-flops in place of
+    some forty cycles between two instructions of an engine."""
     watchdog_cycles: int = 1 << 20
     """Cycles without any progress after which the sequencer stops with an error."""
     family: Literal["generic", "ecp5", "ice40"] = "generic"

@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import cocotb
@@ -105,7 +106,7 @@ class EngineModel:
 class Writer:
     """Writes instructions as the sequencer does: to up to three engines, word by word in turns."""
 
-    def __init__(self, dut: Any, rng: random.Random, models: dict[Engine, EngineModel]) -> None:
+    def __init__(self, dut: Any, rng: random.Random, models: Mapping[Engine, Any]) -> None:
         self.dut, self.rng, self.models = dut, rng, models
         dut.write__enable.value = 0
         dut.write__engine.value = 0
@@ -120,10 +121,14 @@ class Writer:
         return value
 
     async def write(self, engines: list[Engine], *, tokens: bool) -> None:
-        rng = self.rng
-        words = [rng.getrandbits(32) for _ in range(WORDS)]
+        words = [self.rng.getrandbits(32) for _ in range(WORDS)]
         if not tokens:
             words[0] &= 0xFFFF000F
+        await self.words(engines, words)
+
+    async def words(self, engines: list[Engine], words: list[int]) -> None:
+        """Writes these words."""
+        rng = self.rng
         for index, word in enumerate(words):
             for engine in engines:
                 while index == 0 and await self.full(engine):
@@ -196,8 +201,7 @@ async def capacity_and_gaps(dut: Any) -> None:
     writer, models = await prepare(dut, 22)
     for e, model in models.items():
         model.pace, model.grant = 0.0, 1.0
-        at_engine = 2 if CONFIG.prefetch or e not in SYNC_ENGINES else 1
-        for _ in range(CONFIG.queue_depth - HELD + at_engine):
+        for _ in range(CONFIG.queue_depth - HELD + 2):
             await writer.write([e], tokens=False)
             # Until it was loaded, if there is room.
             for _ in range(40):
@@ -211,7 +215,7 @@ async def capacity_and_gaps(dut: Any) -> None:
         gaps = model.gaps[1:]
         if e not in SYNC_ENGINES:
             assert min(gaps) == 0, (e, gaps)
-        elif CONFIG.prefetch:
+        else:
             # The tokens of the last one are handed in at once.
             assert min(gaps) == 1, (e, gaps)
         assert max(gaps) <= 26, (e, gaps)

@@ -3,16 +3,13 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from gateformer.hw.instruction_queue import InstructionQueues
 from gateformer.sim.bench import run_bench
 from gateformer.spec.configs import TINY
 
 
-@pytest.mark.parametrize("prefetch", [False, True])
-def test_instruction_queues(prefetch: bool, tmp_path: Path) -> None:
-    config = TINY.replace(prefetch=prefetch)
+def test_instruction_queues(tmp_path: Path) -> None:
+    config = TINY.replace(prefetch=True)
     run_bench(
         InstructionQueues(config),
         str(Path(__file__).with_name("bench_instruction_queue.py")),
