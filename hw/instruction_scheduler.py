@@ -109,7 +109,9 @@ class InstructionScheduler(wiring.Component):
             store.data.eq(Mux(write.enable, write.data, Mux(clearing, 0, row))),
         ]
         m.d.sync += place.eq(index)
-        found, low, high = Signal(), Signal(NUMBER_LOW), Signal(NUMBER_HIGH)
+        # The host reads the number when the program is over, behind a reset.
+        found = Signal()
+        low, high = Signal(NUMBER_LOW, reset_less=True), Signal(NUMBER_HIGH, reset_less=True)
         m.d.comb += [
             lookup.found.eq(found),
             lookup.pc.eq(Cat(Const(0, INSTRUCTION_BYTES.bit_length() - 1), low, high)),
