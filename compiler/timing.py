@@ -58,21 +58,23 @@ DMA_STORE_READ = 12
 """Cycles from the last word that a store reads for a burst to that burst."""
 DMA_STORE_LATENCY = 6
 """Cycles from a store's last beat to its end."""
-SOFTMAX_ROW = 43
+SOFTMAX_ROW = 50
 """Least cycles between two rows of softmax: its division."""
-SOFTMAX_GAP = 18
+SOFTMAX_GAP = 3
 """Cycles between two rows of softmax beyond the passing of one."""
-SOFTMAX_LATENCY = 36
-"""Cycles of a softmax instruction beyond its rows and the filling and draining of one each."""
-NORM_ROW = 204
-"""Least cycles between two rows of a norm: its reciprocal root."""
-NORM_GAP = 49
+SOFTMAX_LATENCY = 86
+"""Cycles of a softmax instruction beyond its rows but one and the two passes of that one."""
+NORM_CONSTANTS = 164
+"""Cycles for the constants of a norm's row, beyond two for each bit of the longest row's index."""
+NORM_NEXT = 12
+"""Cycles from a row's constants to the start of the next row's, at least."""
+NORM_GAP = 1
 """Cycles between two rows of a norm beyond the passing of one."""
-NORM_LATENCY = 37
-"""Cycles of a norm instruction beyond its rows and the filling and draining of one."""
-TABLE_CYCLES = {Opcode.NORM_GAIN: 3, Opcode.EXP_TABLE: 1, Opcode.ACTIVATION_TABLE: 1}
+NORM_LATENCY = 49
+"""Cycles of a norm instruction beyond its rows but one and, of that one, constants and passes."""
+TABLE_CYCLES = {Opcode.NORM_GAIN: 2, Opcode.EXP_TABLE: 1, Opcode.ACTIVATION_TABLE: 1}
 """Cycles from an entry of a table to the next."""
-TABLE_LATENCY = {Opcode.NORM_GAIN: 17, Opcode.EXP_TABLE: 49, Opcode.ACTIVATION_TABLE: 24}
+TABLE_LATENCY = {Opcode.NORM_GAIN: 19, Opcode.EXP_TABLE: 19, Opcode.ACTIVATION_TABLE: 24}
 """Cycles of an instruction that fills a table, beyond its entries."""
 
 
@@ -155,8 +157,8 @@ def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:
 
 def softmax_cycles(config: AcceleratorConfig, rows: int, length: int) -> int:
     """Cycles of a softmax instruction."""
-    row = softmax_row_cycles(config, length)
-    return rows * row + 2 * _softmax_pass(config, length) + SOFTMAX_LATENCY
+    following = (rows - 1) * softmax_row_cycles(config, length)
+    return following + 2 * _softmax_pass(config, length) + SOFTMAX_LATENCY
 
 
 def _softmax_pass(config: AcceleratorConfig, length: int) -> int:
@@ -166,19 +168,25 @@ def _softmax_pass(config: AcceleratorConfig, length: int) -> int:
 
 def norm_row_cycles(config: AcceleratorConfig, channels: int) -> int:
     """Cycles from a row of a norm to the next."""
-    return max(_norm_pass(config, channels) + NORM_GAP, NORM_ROW)
+    return max(_norm_pass(config, channels) + NORM_GAP, _norm_constants(config) + NORM_NEXT)
 
 
 def norm_cycles(config: AcceleratorConfig, rows: int, channels: int) -> int:
     """Cycles of a norm instruction."""
-    row = norm_row_cycles(config, channels)
-    return rows * row + 2 * _norm_pass(config, channels) + NORM_LATENCY
+    following = (rows - 1) * norm_row_cycles(config, channels)
+    first = 2 * _norm_pass(config, channels) + _norm_constants(config)
+    return following + first + NORM_LATENCY
 
 
 def _norm_pass(config: AcceleratorConfig, channels: int) -> int:
     """Cycles in which the channels of a row pass."""
     words = words_of(channels, 2, config.word_bytes)
     return words * (config.word_bytes // 2 // config.norm_lanes)
+
+
+def _norm_constants(config: AcceleratorConfig) -> int:
+    """Cycles for the constants of a row."""
+    return NORM_CONSTANTS + 2 * (config.norm_length - 1).bit_length()
 
 
 def table_cycles(opcode: Opcode, count: int) -> int:

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.serial_divider import SerialDivider
 from gateformer.hw.vector_ports import GroupSource, Replay, RowPort, group_bytes, out_layout
-from gateformer.hw.vector_row import Pieces
+from gateformer.hw.vector_row import Pieces, RowRing
 from gateformer.spec.arithmetic import SOFTMAX_MAX
 from gateformer.spec.config import AcceleratorConfig
 
@@ -311,8 +311,8 @@ class Softmax(Component):
         with m.If(turn[-1]):
             m.d.sync += [self.insert.eq(0), self.held_up.eq(0)]
         leaving: Value = Cat(turn, turn[-1] & final)
-        # As long a way as that of a group from the ring, which `replay` announces a cycle late.
-        for stage in range(1, 8):
+        # As long a way as that of a group from the ring, which `replay` announces late.
+        for stage in range(1, RowRing.LATENCY + 6):
             following = Signal(parts + 1, name=f"leaving_{stage}")
             m.d.sync += following.eq(leaving)
             leaving = following

@@ -286,9 +286,11 @@ class RowConstants(Component):
         )
         m.submodules.table = table
         entry = table.read_port()
+        first_root = Signal(16, reset_less=True)
         m.d.comb += entry.addr.eq(mantissa[-RSQRT_INDEX_BITS:])
+        m.d.sync += first_root.eq(entry.data)
         with m.If(is_newton & ~flowing):
-            m.d.sync += root.eq(entry.data)
+            m.d.sync += root.eq(first_root)
         with m.Elif(is_newton & rooting):
             m.d.sync += root.eq(Cat(root[1:], first.product))
 

@@ -9,12 +9,12 @@ from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
 from gateformer.hw.norm import RECORD, Norm
 from gateformer.hw.softmax import Softmax
 from gateformer.hw.vector_ports import (
+    Replay,
     group_bytes,
     norm_hold,
     out_layout,
     row_words,
     softmax_hold,
-    word_pause,
 )
 from gateformer.hw.vector_reader import RowReader
 from gateformer.hw.vector_row import RowReplay, RowRing
@@ -67,7 +67,9 @@ class VectorEngine(Component):
         fields = stream.payload
         m.submodules.reader = reader = RowReader(config)
         m.submodules.ring = ring = RowRing(
-            group_bits=9 * size, row_groups=row_words(config) * word_bytes // size
+            group_bits=9 * size,
+            row_groups=row_words(config) * word_bytes // size,
+            family=config.family,
         )
         m.submodules.replay = replay = RowReplay(config)
         m.submodules.softmax = softmax = Softmax(config)
@@ -116,21 +118,13 @@ class VectorEngine(Component):
         start = Signal()
         for kind, hold in holds:
             with m.If(kind):
-                m.d.comb += [
-                    reader.hold.eq(hold - 1),
-                    reader.pause.eq(word_pause(config, hold)),
-                    replay.hold.eq(hold - 1),
-                ]
+                m.d.comb += [reader.hold.eq(hold - 1), replay.hold.eq(hold - 1)]
 
         owed = Signal()
-        in_ring = Signal(range(4))
         with m.If(reader.row_ended & ~is_fill):
             m.d.sync += owed.eq(1)
         with m.If(softmax.row.free | norm.row.free):
             m.d.sync += owed.eq(0)
-        m.d.sync += in_ring.eq(
-            in_ring + (reader.row_begun & ~is_fill) - (replay.replay.go & replay.replay.end)
-        )
         m.d.comb += [
             reader.clear.eq(begin),
             reader.start.eq(start),
@@ -144,8 +138,7 @@ class VectorEngine(Component):
             reader.contiguous.eq(is_norm_gain),
             reader.bound.eq(fields.bound),
             reader.grows.eq(fields.causal & is_softmax),
-            # Of rows of half the greatest length, three have room.
-            reader.row_free.eq(~in_ring[1] | (~in_ring[0] & ~last_word[-1])),
+            reader.room.eq(ring.room),
             reader.owed.eq(owed),
             ring.write.eq(reader.source.valid & ~is_fill),
             ring.write_data.eq(Cat(reader.source.group, reader.source.mask)),
@@ -167,6 +160,15 @@ class VectorEngine(Component):
             norm.shift8.eq(fields.shift8),
             norm.shift16.eq(fields.shift16),
         ]
+        # Seen by the units in the cycle before the ring's data comes.
+        replayed = replay.replay
+        for stage in range(1, RowRing.LATENCY):
+            following = Replay().create(path=(f"replay_{stage}",))
+            m.d.sync += [
+                getattr(following, name).eq(getattr(replayed, name))
+                for name in ("go", "begin", "end", "final")
+            ]
+            replayed = following
         # Word 7 is the one's numerator and the other's epsilon.
         position = Mux(is_softmax, softmax.position, norm.position)
         word7_bit = Signal(reset_less=True)
@@ -186,12 +188,11 @@ class VectorEngine(Component):
                 unit.groups.eq(ring.read_data[: 8 * size]),
                 unit.masks.eq(ring.read_data[8 * size :]),
             ]
-            # As late as the ring's data.
-            m.d.sync += [
-                unit.replay.go.eq(replay.replay.go & is_unit),
-                unit.replay.begin.eq(replay.replay.begin),
-                unit.replay.end.eq(replay.replay.end),
-                unit.replay.final.eq(replay.replay.final),
+            m.d.comb += [
+                unit.replay.go.eq(replayed.go & is_unit),
+                unit.replay.begin.eq(replayed.begin),
+                unit.replay.end.eq(replayed.end),
+                unit.replay.final.eq(replayed.final),
             ]
         # The other unit is not ready, pushes nothing, and its group is 0.
         group = Signal(out_layout(config))

@@ -4,10 +4,10 @@ from typing import Literal
 
 from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.multiplier import Multiplier
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.arithmetic import NORM_SHIFTS
 
 CODE = Shape(16, signed=True)
@@ -66,17 +66,16 @@ class GainLane(Component):
             (("gains", self.address), ("biases_low", address_2), ("biases_high", address_2))
         ):
             # Filling and normalizing are different instructions: never in one cycle.
-            memory = Memory(shape=16, depth=self.depth, init=[], attrs={"no_rw_check": 1})
-            m.submodules[name] = memory
-            write, read = memory.write_port(), memory.read_port()
+            m.submodules[name] = memory = WordRam(
+                depth=self.depth, width_bytes=2, family=self.family
+            )
             m.d.comb += [
-                write.en.eq(self.fill[i]),
-                write.addr.eq(self.fill_address),
-                write.data.eq(self.fill_data.word_select(i, 16)),
-                read.addr.eq(address),
+                memory.write_mask.eq(self.fill[i].replicate(2)),
+                memory.write_address.eq(self.fill_address),
+                memory.write_data.eq(self.fill_data.word_select(i, 16)),
+                memory.read_address.eq(address),
             ]
-            kept.append(Signal(16, name=f"{name}_entry", reset_less=True))
-            m.d.sync += kept[-1].eq(read.data)
+            kept.append(memory.read_data)
         m.submodules.multiplier = multiplier = Multiplier(CODE, CODE, self.family)
         m.d.comb += [multiplier.a.eq(self.normalized), multiplier.b.eq(kept[0].as_signed())]
         value = Signal(Shape(33, signed=True), reset_less=True)

@@ -40,23 +40,13 @@ def hold_shape(config: AcceleratorConfig) -> Shape:
     return Shape.cast(range(longest))
 
 
-def word_pause(config: AcceleratorConfig, hold: int) -> int:
-    """Cycles between two requests of words whose groups are held for `hold` cycles, less two."""
-    return max(hold * config.word_bytes // group_bytes(config) - 2, 0)
-
-
-def pause_shape(config: AcceleratorConfig) -> Shape:
-    """Of `word_pause`."""
-    return Shape.cast(range(word_pause(config, 1 << hold_shape(config).width) + 1))
-
-
 class GroupSource(Signature):
     """Groups of rows in order, seen from the reader.
 
     `valid` is 1 for the first cycle of a group, which stays for the job's hold: `group`, `mask` (a
     bit for each byte that counts), `end` (the row's last group), `final` (the job's last row).
-    Groups can not be stalled; rows can: the reader asks for a row's last word only while no
-    earlier row is `owed`.
+    Groups can not be stalled; rows can: the groups of a row's last word come only while no earlier
+    row is `owed`.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

@@ -1,61 +1,73 @@
 """Between the passes: where rows wait, how they are replayed, and how groups are cut up."""
 
-from typing import Any
+from typing import Any, Literal
 
 from amaranth import Cat, Module, Shape, Signal
 from amaranth.hdl import Value
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.adder import mux_add
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.vector_ports import Replay, group_bytes, hold_shape, row_words
 from gateformer.spec.config import AcceleratorConfig
 
 
 class RowRing(Component):
-    """Groups between a row's first and second pass: a ring with room for two rows.
+    """Groups between a row's first and second pass: a ring with place for two rows.
 
-    `write` appends a group; `read` takes the oldest one, which is on `read_data` from two cycles
-    later on until the next one: a RAM's output is late, so a register follows it at once.
+    `write` appends a group; `read` takes the oldest one, which is on `read_data` from LATENCY
+    cycles later on until the next one. While there is `room`, which is a few cycles late, another
+    word may begin; a row and a half always has.
     """
+
+    LATENCY = 3
+    LEAST = 64
 
     write: Signal
     write_data: Signal
     read: Signal
     read_data: Signal
+    room: Signal
 
-    def __init__(self, *, group_bits: int, row_groups: int) -> None:
-        self.groups = 1 << (2 * row_groups - 1).bit_length()
+    def __init__(
+        self, *, group_bits: int, row_groups: int, family: Literal["generic", "ecp5", "ice40"]
+    ) -> None:
+        self.family = family
+        self.groups = max(1 << (2 * row_groups - 1).bit_length(), self.LEAST)
         super().__init__(
             {
                 "write": In(1),
                 "write_data": In(group_bits),
                 "read": In(1),
                 "read_data": Out(group_bits),
+                "room": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # At most two rows are in the ring, and a row is read after it was written: no address is
-        # read and written in one cycle.
-        memory = Memory(
-            shape=len(self.write_data), depth=self.groups, init=[], attrs={"no_rw_check": 1}
+        # A row is read after it was written, and the ring is never full: no address is read and
+        # written in one cycle.
+        size = -(-len(self.write_data) // 8)
+        m.submodules.memory = memory = WordRam(
+            depth=self.groups, width_bytes=size, family=self.family
         )
-        m.submodules.memory = memory
-        write, read = memory.write_port(), memory.read_port()
+        # The address of the last group that was read, so that it stays.
+        address = Signal.like(memory.read_address, init=-1)
         m.d.comb += [
-            write.en.eq(self.write),
-            write.data.eq(self.write_data),
-            read.en.eq(self.read),
+            memory.write_mask.eq(self.write.replicate(size)),
+            memory.write_data.eq(self.write_data),
+            memory.read_address.eq(address),
+            self.read_data.eq(memory.read_data),
         ]
-        arrived = Signal()
-        m.d.sync += arrived.eq(self.read)
-        with m.If(arrived):
-            m.d.sync += self.read_data.eq(read.data)
+        level = Signal(range(self.groups))
+        one = Cat(1, (~self.write).replicate(len(level) - 1))
+        with m.If(self.write != self.read):
+            m.d.sync += level.eq(level + one)
         m.d.sync += [
-            write.addr.eq(write.addr + self.write),
-            read.addr.eq(read.addr + self.read),
+            memory.write_address.eq(memory.write_address + self.write),
+            address.eq(address + self.read),
+            self.room.eq(~level[-2:].all()),
         ]
         return m
 

@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from amaranth import Array, Module, Mux, Shape, Signal
+from amaranth import Array, Cat, Module, Mux, Shape, Signal
+from amaranth.lib import data, stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.interfaces import LocalWrite
+from gateformer.hw.interfaces import LocalWrite, local_write_layout, pipelined
 from gateformer.hw.primitives.adder import mux_add
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.vector_ports import group_bytes, out_layout
 from gateformer.spec.config import AcceleratorConfig
 
@@ -67,46 +69,45 @@ class RowWriter(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        request = self.write.request
         size = group_bytes(self.config)
         slots = self.config.word_bytes // size
 
-        # The queue, its output register, and behind it `head`, as a RAM's output is late. A place
-        # is read only when it was written in an earlier cycle and written when it was read before:
-        # no address is read and written in one cycle.
-        queue = Memory(
-            shape=out_layout(self.config).size,
+        unit = self._requests(m)
+
+        # A place is read only when it was written in an earlier cycle and written when it was read
+        # before: no address is read and written in one cycle.
+        width = out_layout(self.config).size
+        m.submodules.queue = queue = WordRam(
             depth=self.DEPTH,
-            init=[],
-            attrs={"no_rw_check": 1, "ram_style": "block"},
+            width_bytes=-(-width // 8),
+            registered=pipelined(self.config),
+            stallable=True,
+            family=self.config.family,
         )
-        m.submodules.queue = queue
-        enter, leave = queue.write_port(), queue.read_port()
         level = Signal(range(self.DEPTH + 1))
-        out_valid = Signal()
-        head_valid = Signal()
+        # What is on its way from the queue, stage by stage; the last one is `head`.
+        leaving = Signal(queue.latency + 1)
+        head_valid = leaving[-1]
         head = Signal(out_layout(self.config), reset_less=True)
         fetch = Signal()
-        forward = Signal()
         advance = Signal()
+        flow = Signal()
         m.d.comb += [
-            enter.data.eq(self.group),
-            enter.en.eq(self.push),
-            advance.eq(head_valid & (~request.valid | request.ready)),
-            forward.eq(out_valid & (~head_valid | advance)),
-            fetch.eq((level != 0) & (~out_valid | forward)),
-            leave.en.eq(fetch),
+            queue.write_data.eq(self.group),
+            queue.write_mask.eq(self.push.replicate(len(queue.write_mask))),
+            queue.read_enable.eq(flow),
+            advance.eq(head_valid & (~unit.valid | unit.ready)),
+            flow.eq(~head_valid | advance),
+            fetch.eq((level != 0) & flow),
         ]
         m.d.sync += [
-            enter.addr.eq(enter.addr + self.push),
-            leave.addr.eq(leave.addr + fetch),
+            queue.write_address.eq(queue.write_address + self.push),
+            queue.read_address.eq(queue.read_address + fetch),
             level.eq(level + self.push - fetch),
-            out_valid.eq(fetch | (out_valid & ~forward)),
-            head_valid.eq(forward | (head_valid & ~advance)),
             self.room.eq(~level[-2:].any()),
         ]
-        with m.If(forward):
-            m.d.sync += head.eq(leave.data)
+        with m.If(flow):
+            m.d.sync += [leaving.eq(Cat(fetch, leaving)), head.eq(queue.read_data)]
 
         # Where the group stands in its word, and whether what stands there is written.
         places = Array(Signal(range(slots), name=f"slot_{i}", reset_less=True) for i in range(2))
@@ -125,19 +126,17 @@ class RowWriter(Component):
             word_end.eq(slot == slots - 1),
             tail.eq(Mux(head.channel, self.tail1, self.tail0) | (~head.end).replicate(size)),
         ]
-        final = Signal(reset_less=True)
-        payload = request.payload
-        with m.If(request.ready):
-            m.d.sync += request.valid.eq(0)
+        payload = unit.payload.write
+        with m.If(unit.ready):
+            m.d.sync += unit.valid.eq(0)
         with m.If(advance):
-            m.d.sync += [request.valid.eq(send), final.eq(head.final)]
+            m.d.sync += [unit.valid.eq(send), unit.payload.final.eq(head.final)]
             for i in range(slots):
                 mask = payload.mask.word_select(i, size)
                 with m.If(slot == i):
                     m.d.sync += [payload.data.word_select(i, 8 * size).eq(head.data), mask.eq(tail)]
                 with m.Elif(first):
                     m.d.sync += mask.eq(0)
-        m.d.comb += self.done.eq(request.valid & request.ready & final)
         for i, place in enumerate(places):
             with m.If(advance & (head.channel == i)):
                 m.d.sync += place.eq(place + 1)
@@ -181,3 +180,28 @@ class RowWriter(Component):
         with m.If(advance):
             m.d.sync += payload.address.eq(reads[0])
         return m
+
+    def _requests(self, m: Module) -> Any:
+        """A stream of units to write, and whether each is the job's final one."""
+        request = self.write.request
+        layout = data.StructLayout({"write": local_write_layout(self.config), "final": 1})
+        unit = stream.Signature(layout).create(path=("unit",))
+        final = Signal(reset_less=True)
+        if pipelined(self.config):
+            # The next unit is put together while local memory lets this one wait.
+            with m.If(unit.ready):
+                m.d.sync += [
+                    request.valid.eq(unit.valid),
+                    request.payload.eq(unit.payload.write),
+                    final.eq(unit.payload.final),
+                ]
+            m.d.comb += unit.ready.eq(~request.valid | request.ready)
+        else:
+            m.d.comb += [
+                request.valid.eq(unit.valid),
+                request.payload.eq(unit.payload.write),
+                final.eq(unit.payload.final),
+                unit.ready.eq(request.ready),
+            ]
+        m.d.comb += self.done.eq(request.valid & request.ready & final)
+        return unit

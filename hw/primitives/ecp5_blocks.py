@@ -27,9 +27,11 @@ def dp16kd(
     write_mask: Value,
     read_address: Value,
     read_data: Value,
+    read_enable: Value,
     registered: bool,
 ) -> Instance:
-    """Port A writes, port B reads, through the output register where `registered`.
+    """Port A writes, port B reads while `read_enable`, through the output register where
+    `registered`.
 
     The narrow shapes leave the low address bits out. 16 bits are two bytes of 9 whose enables
     take the place of the lowest address bits.
@@ -45,7 +47,8 @@ def dp16kd(
         ports |= {f"i_AD{port}{i}": address[i] for i in range(14)}
         ports |= {f"i_CS{port}{i}": Const(0, 1) for i in range(3)}
         ports |= {f"i_CLK{port}": ClockSignal(), f"i_RST{port}": Const(0, 1)}
-        ports |= {f"i_CE{port}": Const(1, 1), f"i_OCE{port}": Const(1, 1)}
+        enable = Const(1, 1) if port == "A" else read_enable
+        ports |= {f"i_CE{port}": enable, f"i_OCE{port}": enable}
         ports |= {f"p_DATA_WIDTH_{port}": {8: 9, 16: 18}.get(len(write_data), len(write_data))}
         ports |= {f"p_CSDECODE_{port}": "0b000", f"p_WRITEMODE_{port}": "NORMAL"}
         ports |= {f"p_CLK{port}MUX": f"CLK{port}"}
@@ -71,6 +74,7 @@ def pdpw16kd(
     write_mask: Value,
     read_address: Value,
     read_data: Value,
+    read_enable: Value,
     registered: bool,
 ) -> Instance:
     """512 words of four bytes of 9, or fewer; reads as dp16kd does."""
@@ -94,8 +98,8 @@ def pdpw16kd(
         p_ASYNC_RESET_RELEASE="SYNC",
         p_GSR="DISABLED",
         i_CEW=write_mask.any(),
-        i_CER=Const(1, 1),
-        i_OCER=Const(1, 1),
+        i_CER=read_enable,
+        i_OCER=read_enable,
         i_RST=Const(0, 1),
         **ports,
     )

@@ -23,6 +23,7 @@ class WordRam(Component):
     of a write sees what was there before in the bytes not written and anything in the others; a
     later one sees the write.
     registered (two ports only): the word comes from a register, behind the blocks or inside them.
+    stallable (two ports only): reads are on their way only while `read_enable` is 1.
     wide (two ports only): registered, for memories that spread over the chip. More registers stand
     in front of the blocks, behind them, and behind the choice between them, so that no path from or
     to a block holds logic.
@@ -41,6 +42,7 @@ class WordRam(Component):
     write_data: Signal
     write_mask: Signal
     read_address: Signal
+    read_enable: Signal
     read_data: Signal
 
     def __init__(
@@ -51,6 +53,7 @@ class WordRam(Component):
         ports: int = 2,
         registered: bool = True,
         wide: bool = False,
+        stallable: bool = False,
         address_bits: int | None = None,
         family: Literal["generic", "ecp5", "ice40"] = "generic",
     ) -> None:
@@ -61,12 +64,14 @@ class WordRam(Component):
         self.ports = ports
         self.registered = registered or wide
         self.wide = wide
+        self.stallable = stallable
         self.family = family
         bits = max(address_bits or 0, ceil_log2(depth))
         addresses = ("address",) if ports == 1 else ("write_address", "read_address")
         super().__init__(
             {
                 **{name: In(bits) for name in addresses},
+                **({"read_enable": In(1)} if stallable else {}),
                 "write_data": In(8 * width_bytes),
                 "write_mask": In(width_bytes),
                 "read_data": Out(8 * width_bytes),
@@ -79,6 +84,10 @@ class WordRam(Component):
         if self.ports == 1:
             return 1
         return 5 if self.wide else 1 + self.registered
+
+    @property
+    def _enable(self) -> Value:
+        return self.read_enable if self.stallable else Const(1, 1)
 
     def elaborate(self, platform: object) -> Module:
         if self.ports == 1:
@@ -170,9 +179,15 @@ class WordRam(Component):
             write.data.eq(write_data),
             write.en.eq(write_mask),
             read.addr.eq(read_address),
-            read.en.eq(1),
-            read_data.eq(_register(m, read.data, "output") if self.registered else read.data),
+            read.en.eq(self._enable),
         ]
+        if not self.registered:
+            m.d.comb += read_data.eq(read.data)
+            return
+        output = Signal.like(read_data, name="output", reset_less=True)
+        with m.If(self._enable):
+            m.d.sync += output.eq(read.data)
+        m.d.comb += read_data.eq(output)
 
     def _blocks(
         self,
@@ -193,6 +208,7 @@ class WordRam(Component):
                 write_mask=write_mask[bit // 8 : (bit + width + 7) // 8],
                 read_address=read_address,
                 read_data=read_data[bit : bit + width],
+                read_enable=self._enable,
                 registered=self.registered,
             )
 

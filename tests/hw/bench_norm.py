@@ -3,14 +3,11 @@
 from typing import Any
 
 import cocotb
-from bench_vector_engine import CONFIG, WORD, Program, ceil_words
+from bench_vector_engine import CONFIG, WORD, Program
 from drivers import make_rng
 
-from gateformer.hw.vector_constants import RowConstants
-from gateformer.hw.vector_ports import norm_interval
-
-OVERHEAD = 50
-"""Cycles of a short row besides those of its constants."""
+from gateformer.compiler.timing import norm_cycles, table_cycles
+from gateformer.spec.isa import Opcode
 
 
 def _filled(seed: int) -> Program:
@@ -42,20 +39,16 @@ async def widest_sums(dut: Any) -> None:
 
 @cocotb.test()
 async def rate(dut: Any) -> None:
-    """norm_lanes channels a cycle, row after row; a constant for the pipeline."""
+    """The cycles that the compiler counts on: rows of all lengths, one output and both."""
     program = _filled(3)
-    few, many, channels = 2, 8, CONFIG.norm_length // 2
-    for write16 in (False, True):
-        program.norm(few, channels, write16=write16)
-        program.norm(many, channels, write16=write16)
-    program.norm(few, WORD, write16=False)
-    program.norm(many, WORD, write16=False)
-    _, _, *cycles = await program.run(dut)
-    steps = ceil_words(2 * channels) * WORD // 2 // CONFIG.norm_lanes * norm_interval(CONFIG)
-    bound = RowConstants(CONFIG).latency + OVERHEAD
-    for short, long in (cycles[:2], cycles[2:4]):
-        print(f"{(long - short) / (many - few)} cycles a row of {channels}, {long} for {many} rows")
-        assert long - short <= (many - few) * (steps + 4)
-        assert short <= (few + 1) * steps + bound
-    print(f"{(cycles[5] - cycles[4]) / (many - few)} cycles a row of {WORD}")
-    assert cycles[5] - cycles[4] <= (many - few) * bound
+    sizes = [c for c in (4, 64, 128, 192, 384, 768, 1024) if c <= CONFIG.norm_length]
+    for channels in sizes:
+        for write16 in (False, True):
+            for rows in (1, 5):
+                program.norm(rows, channels, write16=write16)
+    cycles = await program.run(dut, late=True)
+    assert cycles[:2] == 2 * [table_cycles(Opcode.NORM_GAIN, CONFIG.norm_length)]
+    for order, found in zip(program.instructions[2:], cycles[2:], strict=True):
+        rows, channels = order["rows"], order["channels"]
+        print(f"{rows} rows of {channels} channels: {found} cycles")
+        assert abs(found - norm_cycles(CONFIG, rows, channels)) <= 1

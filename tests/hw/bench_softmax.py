@@ -4,11 +4,11 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from bench_vector_engine import CONFIG, WORD, Program, ceil_words
+from bench_vector_engine import CONFIG, WORD, Program
 from drivers import make_rng
 
-BETWEEN_ROWS = 4
-"""Cycles in which no group is replayed: a row's record takes its turn, the next row starts."""
+from gateformer.compiler.timing import softmax_cycles, table_cycles
+from gateformer.spec.isa import Opcode
 
 
 @cocotb.test()
@@ -55,20 +55,15 @@ async def every_score_below_every_maximum(dut: Any) -> None:
 
 @cocotb.test()
 async def rate(dut: Any) -> None:
-    """softmax_lanes scores a cycle, row after row; a constant for the pipeline."""
+    """The cycles that the compiler counts on."""
     program = Program(make_rng(4))
     program.exp_table()
-    few, many, length = 4, 12, CONFIG.softmax_length
-    program.softmax(few, length, length)
-    program.softmax(many, length, length)
-    program.softmax(few, 3 * WORD, 3 * WORD)
-    program.softmax(many, 3 * WORD, 3 * WORD)
-    _, short, long, short_division, long_division = await program.run(dut)
-    steps = ceil_words(length) * WORD // CONFIG.softmax_lanes
-    print(f"{(long - short) / (many - few)} cycles a row of {length}, {long} for {many} rows")
-    if CONFIG.softmax_lanes == WORD:
-        steps *= 2  # the reader's pace
-    assert long - short <= (many - few) * (steps + BETWEEN_ROWS)
-    assert short <= (few + 1) * steps + 96
-    print(f"{(long_division - short_division) / (many - few)} cycles a row of {3 * WORD}")
-    assert long_division - short_division <= (many - few) * 64
+    for length in (1, 32, 64, 128, 197, 256, 512):
+        for rows in (1, 5):
+            program.softmax(rows, length, length)
+    cycles = await program.run(dut, late=True)
+    assert cycles[0] == table_cycles(Opcode.EXP_TABLE, 256)
+    for order, found in zip(program.instructions[1:], cycles[1:], strict=True):
+        rows, length = order["rows"], order["length"]
+        print(f"{rows} rows of {length} scores: {found} cycles")
+        assert abs(found - softmax_cycles(CONFIG, rows, length)) <= rows

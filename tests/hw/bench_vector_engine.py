@@ -187,8 +187,10 @@ class Program:
             )
         )
 
-    async def run(self, dut: Any, *, gap: float = 0.0) -> list[int]:
-        """Runs the program and checks it; returns the cycles of each instruction."""
+    async def run(self, dut: Any, *, gap: float = 0.0, late: bool = False) -> list[int]:
+        """Runs the program and checks it; returns the cycles of each instruction.
+
+        gap, late: see LocalMemoryModel."""
         words = [int.from_bytes(w.tobytes(), "little") for w in self.before.reshape(-1, WORD)]
         memory = LocalMemoryModel(
             dut,
@@ -198,6 +200,7 @@ class Program:
             reads=("read",),
             writes=("write",),
             gap=gap,
+            late=late,
         )
         source = StreamSource(dut, "instructions__stream", self.rng, gap)
         await start(dut)
@@ -285,7 +288,7 @@ async def same_program(dut: Any, gap: float) -> None:
 @cocotb.test()
 @cocotb.parametrize(seed=[2, 3], gap=[0.0, 0.5])
 async def programs(dut: Any, seed: int, gap: float) -> None:
-    await mixed(make_rng(seed), 24).run(dut, gap=gap)
+    await mixed(make_rng(seed), 24).run(dut, gap=gap, late=True)
 
 
 @cocotb.test()

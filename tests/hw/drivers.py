@@ -128,7 +128,8 @@ class LocalMemoryModel:
     """Local memory as its clients see it: `words` is the contents, one int a word.
 
     reads, writes: prefixes of LocalRead and LocalWrite ports of the dut. Every port is granted on
-    its own with probability 1 - gap a cycle. Writes go through masks; `written` lists (prefix,
+    its own with probability 1 - gap a cycle; with `late`, no request is taken in its first cycle,
+    as in hw/local_memory.py. Writes go through masks; `written` lists (prefix,
     address, data, mask) and `asked` lists (prefix, address) in order.
     """
 
@@ -142,8 +143,10 @@ class LocalMemoryModel:
         reads: Iterable[str] = (),
         writes: Iterable[str] = (),
         gap: float = 0.0,
+        late: bool = False,
     ) -> None:
         self.dut, self.words, self.word_bytes, self.rng, self.gap = dut, words, word_bytes, rng, gap
+        self.late = late
         self.written: list[tuple[str, int, int, int]] = []
         self.asked: list[tuple[str, int]] = []
         self.reads, self.writes = tuple(reads), tuple(writes)
@@ -166,6 +169,7 @@ class LocalMemoryModel:
         latency = read_latency()
         pipes = {prefix: deque([None] * (latency - 1), latency) for prefix in self.reads}
         taken: dict[str, int | None] = dict.fromkeys(self.reads)
+        waited: set[str] = set()
         while True:
             await FallingEdge(self.dut.clk)
             for prefix in self.reads:
@@ -179,8 +183,15 @@ class LocalMemoryModel:
             grants = {}
             for prefix in (*self.reads, *self.writes):
                 grants[prefix] = self.rng.random() >= self.gap
+                grants[prefix] &= prefix in waited or not self.late
                 getattr(self.dut, f"{prefix}__request__ready").value = int(grants[prefix])
             await ReadOnly()
+            if self.late:
+                waited = {
+                    prefix
+                    for prefix in (*self.reads, *self.writes)
+                    if int(getattr(self.dut, f"{prefix}__request__valid").value)
+                }
             for prefix in self.reads:
                 taken[prefix] = None
                 if grants[prefix] and int(getattr(self.dut, f"{prefix}__request__valid").value):
