@@ -65,13 +65,17 @@ def compile_layers(
 
 
 def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> tuple[Plan, Schedule]:
-    """The memory plan whose program takes the fewest cycles, and that program."""
+    """The memory plan and the order of loads whose program takes the fewest cycles."""
     plans: list[Plan] = []
     for urgency in URGENCIES:
         plan = plan_memory(graph, config, urgency)
         if all(plan.residency != other.residency for other in plans):
             plans.append(plan)
-    candidates = [(plan, schedule(graph, config, plan)) for plan in plans]
+    candidates = [
+        (plan, schedule(graph, config, plan, eager=eager))
+        for plan in plans
+        for eager in (False, True)
+    ]
     return min(candidates, key=lambda candidate: candidate[1].cycles)
 
 

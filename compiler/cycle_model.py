@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from gateformer.compiler import timing as t
-from gateformer.compiler.accesses import Block, accesses
+from gateformer.compiler.accesses import Access, Block, accesses
 from gateformer.compiler.dma_model import transfer
 from gateformer.compiler.dram_bus import DramBus
 from gateformer.compiler.layout import words_of
@@ -57,6 +57,8 @@ class CycleModel:
         engines = None if program is None else [FORMATS[i.opcode].engines for i in program]
         self.sequencer = SequencerModel(config, self.bus, engines)
         self.port = PortModel()
+        self._parts: dict[Engine, Access] = {}
+        """What the engines of the present instruction read and write."""
         self.free = dict.fromkeys(Engine, 0)
         """When an engine completed its last instruction."""
         self.spans: list[Span] = []
@@ -67,9 +69,9 @@ class CycleModel:
         self._read = np.zeros(config.local_words, np.int64)
         self._awaited = np.zeros(config.local_words, np.int64)
         """For each word, how many LOAD_B must be done before it may be overwritten."""
-        self._waiting: deque[tuple[int, Instruction, int, int]] = deque()
-        """LOAD_B that no time was found for yet: index, instruction, when it is at the engine and
-        when its operands are there."""
+        self._waiting: deque[tuple[int, Instruction, Access | None, int, int]] = deque()
+        """LOAD_B that no time was found for yet: index, instruction, what it reads, when it is at
+        the engine and when its operands are there."""
         self.ring_a = Ring(config.a_depth)
         self.ring_b = Ring(config.b_depth)
         self.ring_p = Ring(config.p_depth * 8 // config.word_bytes)
@@ -91,6 +93,13 @@ class CycleModel:
         end = max(self.free.values()) + 20
         return Timeline(tuple(self.spans), end, self.bus.beats, self.bus.occupied)
 
+    def wait_for(self, address: int, count: int) -> int:
+        """Cycles that the DMA engine would wait before it may write words of local memory, as far
+        as that is known."""
+        words = slice(address, address + count)
+        used = int(max(self._written[words].max(), self._read[words].max()))
+        return max(used - self.free[Engine.DMA], 0)
+
     # -------------------------------------------------------------------------- instructions
 
     def issue(self, i: Instruction) -> None:
@@ -99,6 +108,7 @@ class CycleModel:
         if Engine.LOAD_B in engines:
             self._load_b(self.sequencer.must_leave(Engine.LOAD_B) - self._loaded)
         arrivals = self.sequencer.dispatch(engines)
+        self._parts = {access.engine: access for access in accesses(self.config, i)}
         if i.opcode is Opcode.GEMM:
             self._gemm(i, arrivals)
         elif i.opcode is Opcode.LOAD_B:
@@ -106,7 +116,7 @@ class CycleModel:
         elif engines:
             (engine,) = engines
             ready = self._ready(engine, arrivals[engine])
-            start = self._start(i, engine, ready)
+            start = self._start(engine, ready)
             match i.opcode:
                 case Opcode.DMA_LOAD | Opcode.DMA_STORE:
                     end = transfer(self.config, self.bus, self.sequencer, i, start)
@@ -114,17 +124,8 @@ class CycleModel:
                     end = self._load_p(i, start)
                 case _:
                     end = start + self._work(i)
-            self._reads(i, engine, start, end)
             still = max(end - start - self._work(i), 0)
-            self._finish(
-                self._index,
-                i,
-                engine,
-                ready,
-                start,
-                end,
-                {_INSIDE.get(engine, Reason.OPERAND): still},
-            )
+            self._finish(engine, (ready, start, end), {_INSIDE.get(engine, Reason.OPERAND): still})
         self._index += 1
 
     def _work(self, i: Instruction) -> int:
@@ -149,46 +150,51 @@ class CycleModel:
         self.sequencer.left[engine].append(max(arrival, self._begun[engine]))
         return max(arrival, self.free[engine] + t.next_cycles(self.config))
 
-    def _start(self, i: Instruction, engine: Engine, ready: int) -> int:
+    def _start(self, engine: Engine, ready: int) -> int:
         """When an engine has the tokens for its part of an instruction that it holds."""
-        done = self._hazards(i, engine)
+        done = self._hazards(engine)
         return max(ready, done + t.TOKEN if done > self.free[engine] else 0)
 
-    def _hazards(self, i: Instruction, engine: Engine) -> int:
-        """When everything is done that an engine's part of an instruction depends on."""
+    def _hazards(self, engine: Engine) -> int:
+        """When everything is done that an engine's part of the instruction depends on."""
         time = 0
-        for access in accesses(self.config, i):
-            if access.engine is engine:
-                for block in access.reads:
-                    time = max(time, _latest(self._written, block))
-                for block in access.writes:
-                    if self._waiting:
-                        self._load_b(_latest(self._awaited, block) - self._loaded)
-                    time = max(time, _latest(self._written, block), _latest(self._read, block))
+        if (access := self._parts.get(engine)) is None:
+            return time
+        for block in access.reads:
+            time = max(time, _latest(self._written, block))
+        for block in access.writes:
+            if self._waiting:
+                self._load_b(_latest(self._awaited, block) - self._loaded)
+            time = max(time, _latest(self._written, block), _latest(self._read, block))
         return time
 
     def _finish(
         self,
-        index: int,
-        i: Instruction,
         engine: Engine,
-        ready: int,
-        start: int,
-        end: int,
-        waits: dict[Reason, int] | None = None,
+        times: tuple[int, int, int],
+        waits: dict[Reason, int],
+        *,
+        access: Access | None = None,
+        index: int | None = None,
     ) -> None:
-        """Records an engine's part of an instruction."""
-        for access in accesses(self.config, i):
-            if access.engine is engine:
-                for block in access.reads:
-                    rows = _rows(self._read, block)
-                    np.maximum(rows, end, out=rows)
-                for block in access.writes:
-                    _rows(self._written, block)[...] = end
+        """Records an engine's part of an instruction: when it was at the engine, began and ended.
+        access, index: of an instruction that is not the present one."""
+        ready, start, end = times
+        if index is None:
+            access, index = self._parts.get(engine), self._index
+        if access is not None:
+            words = 0
+            for block in access.reads:
+                rows = _rows(self._read, block)
+                np.maximum(rows, end, out=rows)
+                words += block.rows * block.words
+            for block in access.writes:
+                _rows(self._written, block)[...] = end
+            self.port.spread(start, end, words)
         reasons = {
             Reason.QUEUE: ready - self.free[engine],
             Reason.SEMAPHORE: start - ready,
-            **(waits or {}),
+            **waits,
         }
         self._begun[engine] = start
         self.free[engine] = self.last_end = end
@@ -201,16 +207,16 @@ class CycleModel:
     def _await(self, i: Instruction, arrival: int) -> None:
         """Puts a LOAD_B off until something depends on it: then more is known of what the other
         engines, which are more urgent, read in its time."""
-        (access,) = accesses(self.config, i)
-        done = self._hazards(i, Engine.LOAD_B)
-        self._waiting.append((self._index, i, arrival, done))
-        for block in access.reads:
+        access = self._parts.get(Engine.LOAD_B)
+        done = self._hazards(Engine.LOAD_B)
+        self._waiting.append((self._index, i, access, arrival, done))
+        for block in access.reads if access else ():
             _rows(self._awaited, block)[...] = self._loaded + len(self._waiting)
 
     def _load_b(self, count: int) -> None:
         """Runs so many of the LOAD_B that were put off."""
         for _ in range(count):
-            index, i, arrival, done = self._waiting.popleft()
+            index, i, access, arrival, done = self._waiting.popleft()
             self._loaded += 1
             ready = self._ready(Engine.LOAD_B, arrival)
             start = max(ready, done + t.TOKEN)
@@ -222,14 +228,13 @@ class CycleModel:
                 time += words + self.port.late(time, words, _LEAST_B)
                 self._tiles.append(time)
             still = max(time - start - self._work(i), 0)
-            self._reads(i, Engine.LOAD_B, start, time)
-            self._finish(index, i, Engine.LOAD_B, ready, start, time, {Reason.OPERAND: still})
-
-    def _reads(self, i: Instruction, engine: Engine, start: int, end: int) -> None:
-        """Notes what an engine reads of local memory in some time."""
-        for access in accesses(self.config, i):
-            if access.engine is engine:
-                self.port.spread(start, end, sum(b.rows * b.words for b in access.reads))
+            self._finish(
+                Engine.LOAD_B,
+                (ready, start, time),
+                {Reason.OPERAND: still},
+                access=access,
+                index=index,
+            )
 
     def _load_p(self, i: Instruction, start: int) -> int:
         words = words_of(i["count"], 8, self.config.word_bytes)
@@ -249,9 +254,9 @@ class CycleModel:
         tiles = [self._tiles[n] for n in range(count)]
 
         ready_a = self._ready(Engine.LOAD_A, arrivals[Engine.LOAD_A])
-        start_a = self._start(i, Engine.LOAD_A, ready_a)
+        start_a = self._start(Engine.LOAD_A, ready_a)
         ready_e = self._ready(Engine.EPILOGUE, arrivals[Engine.EPILOGUE])
-        start_e = self._start(i, Engine.EPILOGUE, ready_e)
+        start_e = self._start(Engine.EPILOGUE, ready_e)
         records, words = self._records[0]
         ready = max(arrivals[Engine.ARRAY], self.free[Engine.ARRAY])
         left = max(arrivals[Engine.ARRAY], self._begun[Engine.ARRAY])
@@ -292,18 +297,12 @@ class CycleModel:
             for _ in range(count):
                 self._tiles.popleft()
         self.array_end = array
-        self._reads(i, Engine.LOAD_A, start_a, loaded)
-        self._reads(i, Engine.EPILOGUE, start_e, taken)
         full = loaded - start_a - i["m"] * k_words - t.LOADER_LATENCY
-        self._finish(
-            self._index, i, Engine.LOAD_A, ready_a, start_a, loaded, {Reason.OPERAND: full}
-        )
-        self._finish(self._index, i, Engine.ARRAY, ready, ready, array, waits)
+        self._finish(Engine.LOAD_A, (ready_a, start_a, loaded), {Reason.OPERAND: full})
+        self._finish(Engine.ARRAY, (ready, ready, array), waits)
         end = taken + t.EPILOGUE_LATENCY
         empty = max(end - start_e - work - t.EPILOGUE_LATENCY, 0)
-        self._finish(
-            self._index, i, Engine.EPILOGUE, ready_e, start_e, end, {Reason.OPERAND: empty}
-        )
+        self._finish(Engine.EPILOGUE, (ready_e, start_e, end), {Reason.OPERAND: empty})
         if i["release_p"]:
             self._records.popleft()
             self.ring_p.give(words, end, end)

@@ -17,6 +17,9 @@ from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 from gateformer.spec.isa import Engine, Instruction
 
+PATIENCE = 2000
+"""Cycles that the DMA engine may wait for the words of a load that runs ahead."""
+
 
 class Emitter:
     """Emits steps in order, with loads and stores between them as the cycle model says that the DMA
@@ -30,21 +33,25 @@ class Emitter:
         program: list[Instruction],
         *,
         share: float,
+        eager: bool,
     ) -> None:
         """bounds: for each operation, the words through which blocks pass while it runs; between
         these and `top` lie those that it keeps. program: where steps, loads and stores put their
         instructions. share: how much of the staging that no step needs may hold data of later
-        steps; with 0, whatever can run finds room."""
+        steps; with 0, whatever can run finds room. eager: whether loads run ahead of the work of
+        any engine, not only of the array, and pass through the words that the DMA engine waits for
+        the least, not through those behind the last ones."""
         self.config = config
         self.bounds = bounds
         self.top = top
         self.program = program
         self.share = share
+        self.eager = eager
         self.model = CycleModel(config)
         self.operations: list[int] = []
         """For each instruction, the operation that it serves."""
         everything = range(min((b.start for b in bounds), default=0), top)
-        self.staging = Staging(everything, circular=share > 0)
+        self.staging = Staging(everything, packed=not share)
         self.b_free = config.b_depth
         self.p_free = config.p_depth * 8 // config.word_bytes
         self.pending: deque[tuple[int, int, Store]] = deque()
@@ -93,7 +100,7 @@ class Emitter:
             done = self.model.last_end
             self.pending.extend((index, done, store) for store in step.stores)
             self._fill_rings()
-            self._ahead(index)
+            self._ahead(index, done)
             while not self.share and self.pending and self.pending[0][0] < index:
                 self._store()
         while self.pending:
@@ -140,12 +147,29 @@ class Emitter:
     def _room(self, words: int) -> int:
         """Staging for a store's block; earlier stores make room where there is none."""
         while True:
-            address = self.staging.allocate(words)
+            address = self._place(words)
             if address is not None:
                 return address
             if not self.pending:
                 self._refuse_staging(words)
             self._store()
+
+    def _place(self, words: int, bounds: range | None = None) -> int | None:
+        """Takes a free block of staging; within bounds, for a load that runs ahead, only one that
+        the DMA engine need not wait for. None where there is none."""
+        places = self.staging.places(words, bounds)
+        waits: dict[int, int] = {}
+        for place in places if self.eager else places[:1]:
+            waits[place] = self.model.wait_for(place, words)
+            if not waits[place]:
+                break
+        if not waits:
+            return None
+        address = min(waits, key=waits.__getitem__)
+        if self.eager and bounds is not None and waits[address] > PATIENCE:
+            return None
+        self.staging.take(address, words)
+        return address
 
     # ------------------------------------------------------------------- loads of this step
 
@@ -184,7 +208,7 @@ class Emitter:
             if not self._keep(index, load, load.slot):
                 return False
         elif load.staging_words:
-            address = self.staging.allocate(load.staging_words, bounds)
+            address = self._place(load.staging_words, bounds)
             if address is None:
                 return False
             load.address = address
@@ -235,14 +259,15 @@ class Emitter:
 
     # ----------------------------------------------------------------- loads of later steps
 
-    def _ahead(self, index: int) -> None:
+    def _ahead(self, index: int, done: int) -> None:
         """Emits what the DMA engine can begin before the array is through with this step: stores
         that are done, else loads of later steps."""
-        while self.model.free[Engine.DMA] < self.model.array_end:
+        end = max(self.model.array_end, done if self.eager else 0)
+        while self.model.free[Engine.DMA] < end:
             if self.pending and self._store_is_due(index):
                 self._store()
             elif not self._load_ahead(index):
-                if not self.pending or self.pending[0][1] > self.model.array_end:
+                if not self.pending or self.pending[0][1] > end:
                     return
                 self._store()
 

@@ -34,19 +34,22 @@ class Schedule:
     cycles: int
 
 
-def schedule(graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan) -> Schedule:
-    """The program of a graph, masks not yet filled in. Raises CapacityError with the reason."""
+def schedule(
+    graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan, *, eager: bool = False
+) -> Schedule:
+    """The program of a graph, masks not yet filled in. eager: how loads run ahead, see `Emitter`.
+    Raises CapacityError with the reason."""
     for share in SHARES:
         try:
-            return _schedule(graph, config, plan, share)
+            return _schedule(graph, config, plan, share, eager=eager)
         except CapacityError:
             # What ran ahead may have left staging in pieces too small for what came after.
             continue
-    return _schedule(graph, config, plan, 0)
+    return _schedule(graph, config, plan, 0, eager=False)
 
 
 def _schedule(
-    graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan, share: float
+    graph: QuantizedGraph, config: AcceleratorConfig, plan: Plan, share: float, *, eager: bool
 ) -> Schedule:
     constants = Constants(plan.constants_base, config.word_bytes)
     if config.dram == "none":
@@ -60,7 +63,9 @@ def _schedule(
     for index, op in enumerate(graph.operations):
         emission.operation = index
         _make_steps(emission, op)
-    emitter = Emitter(config, emission.bounds, plan.staging.stop, emission.program, share=share)
+    emitter = Emitter(
+        config, emission.bounds, plan.staging.stop, emission.program, share=share, eager=eager
+    )
     emitter.run(emission.steps)
     _finish_outputs(emission)
     emission.put(Opcode.HALT)

@@ -4,13 +4,13 @@
 class Staging:
     """Allocation in program order, within bounds that move with the operations.
 
-    circular: blocks are searched upwards from where the last one ended, so that words are used
-    again as late as possible; else from the lower bound on, which leaves the fewest holes.
+    Blocks are searched upwards from where the last one ended, so that words are used again as late
+    as possible; with `packed` from the lower bound on, which leaves the fewest holes.
     """
 
-    def __init__(self, words: range, *, circular: bool) -> None:
+    def __init__(self, words: range, *, packed: bool) -> None:
         self.bounds = words
-        self.circular = circular
+        self.packed = packed
         self.position = words.start
         self.taken: dict[int, int] = {}
 
@@ -25,19 +25,19 @@ class Staging:
         free.append((low, bounds.stop))
         return [(a, b) for a, b in free if a < b]
 
-    def allocate(self, count: int, bounds: range | None = None) -> int | None:
-        """First word of a free block within bounds (None: those of now), or None if there is
-        none."""
+    def places(self, count: int, bounds: range | None = None) -> list[int]:
+        """First words of free blocks within bounds (None: those of now), the best place first."""
         gaps = self.gaps(self.bounds if bounds is None else bounds)
         fitting = [a for a, b in gaps if b - a >= count]
-        if self.circular:
-            later = [max(a, self.position) for a, b in gaps if b - max(a, self.position) >= count]
-            fitting = later + fitting
-        if not fitting:
-            return None
-        self.taken[fitting[0]] = count
-        self.position = fitting[0] + count
-        return fitting[0]
+        if self.packed:
+            return fitting
+        later = [max(a, self.position) for a, b in gaps if b - max(a, self.position) >= count]
+        return later + fitting + [b - count for a, b in gaps if b - a >= count]
+
+    def take(self, address: int, count: int) -> None:
+        """Takes a block that is free."""
+        self.taken[address] = count
+        self.position = address + count
 
     def claim(self, address: int, count: int) -> bool:
         """Takes the block at an address within bounds; False where part of it is taken."""
