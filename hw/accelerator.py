@@ -7,14 +7,15 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.array_engine import ArrayEngine
-from gateformer.hw.counters import Counters
+from gateformer.hw.counters import Counters, CycleCounter
 from gateformer.hw.dma import Dma
 from gateformer.hw.dram_arbiter import DramArbiter
-from gateformer.hw.epilogue import Epilogue
+from gateformer.hw.dram_turns import DramTurns
+from gateformer.hw.epilogue import Epilogue, asks_for_fields
 from gateformer.hw.fetch import Fetch
 from gateformer.hw.instruction_queue import InstructionQueues
 from gateformer.hw.instruction_scheduler import InstructionScheduler
-from gateformer.hw.interfaces import DramRead, DramWrite
+from gateformer.hw.interfaces import DramRead, DramWrite, pipelined
 from gateformer.hw.local_fetch import LocalFetch
 from gateformer.hw.local_memory import LocalMemory
 from gateformer.hw.probe import Probe, connect_probe
@@ -85,7 +86,8 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        registers, sequencer, counters = Registers(config), Sequencer(config), Counters()
+        registers, sequencer = Registers(config), Sequencer(config)
+        counters: Any = Counters() if config.counters else CycleCounter()
         m.submodules.registers, m.submodules.sequencer = registers, sequencer
         m.submodules.counters = counters
         queues: Any = InstructionQueues(config) if config.prefetch else InstructionScheduler(config)
@@ -110,6 +112,8 @@ class Accelerator(wiring.Component):
             idle = semaphores.idle
             for e in SYNC_ENGINES:
                 wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
+        if asks_for_fields(config):
+            wiring.connect(m, queues.fields, epilogue.fields)
         for port, engine_port in (
             (queues.load_a, array.load_a),
             (queues.load_b, array.load_b),
@@ -210,7 +214,7 @@ class Accelerator(wiring.Component):
             return _moves(fetch.read.request)
 
         dma: Any = Dma(config)
-        arbiter: Any = DramArbiter(config)
+        arbiter: Any = DramArbiter(config) if pipelined(config) else DramTurns(config)
         m.submodules.dma = self._flushed(m, dma, "dma", sequencer)
         m.submodules.dram_arbiter = arbiter
         wiring.connect(m, queues.dma, dma.instructions)

@@ -14,6 +14,38 @@ CYCLES = len(Counter)
 _BITS = CYCLES.bit_length()
 PERIOD = 1 << _BITS
 """Cycles of a sweep over all totals, and events that one step of a total stands for."""
+_MEMBERS = {
+    "events": In(len(Counter)),
+    "clear": In(1),
+    "run": In(1),
+    "busy": Out(1),
+    "select": In(range(CYCLES + 1)),
+    "value": Out(32),
+}
+
+
+class CycleCounter(wiring.Component):
+    """`Counters` of nothing but the cycles with `run`; the other totals are 0."""
+
+    events: Signal
+    clear: Signal
+    run: Signal
+    busy: Signal
+    select: Signal
+    value: Signal
+
+    def __init__(self) -> None:
+        super().__init__(_MEMBERS)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        total = Signal(32)
+        with m.If(self.clear):
+            m.d.sync += total.eq(0)
+        with m.Elif(self.run):
+            m.d.sync += total.eq(total + 1)
+        m.d.comb += self.value.eq(Mux(self.select == CYCLES, total, 0))
+        return m
 
 
 class Counters(wiring.Component):
@@ -38,16 +70,7 @@ class Counters(wiring.Component):
     value: Signal
 
     def __init__(self) -> None:
-        super().__init__(
-            {
-                "events": In(len(Counter)),
-                "clear": In(1),
-                "run": In(1),
-                "busy": Out(1),
-                "select": In(range(CYCLES + 1)),
-                "value": Out(32),
-            }
-        )
+        super().__init__(_MEMBERS)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.interfaces import instruction_layout
+from gateformer.hw.interfaces import FieldPort, instruction_layout
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine, Opcode
 
@@ -16,16 +16,18 @@ OUT, RESIDUAL, ADDEND = range(3)
 class EpiloguePointers(Component):
     """Word addresses of the next element of each row of a group, for OUT, RESIDUAL and ADDEND.
 
-    `begin` sets them to the first group's rows, `next_group` to the following ones; both take
-    3 * (rows + 4) cycles, during which `busy` is 1. `fetch` for one cycle asks for the pointer of
-    `kind` and `row`: it is `pointer` from the second cycle on, until the next call. With
-    `step` in that cycle it is moved to the next word, for later calls. At least three cycles lie
-    between two calls; `kind`, `row` and `step` stay for them.
+    `begin` sets them to the first group's rows, `next_group` to the following ones; meanwhile
+    `busy` is 1, and the instruction's addresses and strides come through `fields`, for each operand
+    that there is rows + 1 of them. `fetch` for one cycle asks for the pointer of `kind` and `row`:
+    it is `pointer` from the second cycle on, until the next call. With `step` in that cycle it is
+    moved to the next word, for later calls. At least three cycles lie between two calls; `kind`,
+    `row` and `step` stay for them.
 
     An ACTIVATION_TABLE has its table as RESIDUAL.
     """
 
     instruction: Any
+    fields: Any
     begin: Signal
     next_group: Signal
     busy: Signal
@@ -40,6 +42,7 @@ class EpiloguePointers(Component):
         super().__init__(
             {
                 "instruction": In(instruction_layout(Engine.EPILOGUE)),
+                "fields": Out(FieldPort()),
                 "begin": In(1),
                 "next_group": In(1),
                 "busy": Out(1),
@@ -63,19 +66,17 @@ class EpiloguePointers(Component):
         )
         write, read = pointers.write_port(), pointers.read_port()
         table = instruction.opcode == Opcode.ACTIVATION_TABLE
-        base = Array(
-            (
-                instruction.out_address,
-                Mux(table, instruction.table_address, instruction.residual_address),
-                instruction.addend_address,
-            )
-        )[kind]
-        stride = Array(
-            (instruction.out_stride, instruction.residual_stride, instruction.addend_stride)
-        )[kind]
+        fields = self.fields
+        used = Mux(
+            kind == OUT,
+            ~table,
+            Mux(kind == RESIDUAL, table | instruction.residual, ~table & instruction.addend),
+        )
         operand = Signal(16)
         total = Signal(16)
         m.d.comb += [
+            # Words 5 to 7 by kind, or a table's word 4.
+            fields.index.eq(Cat(Mux(table, 0, kind + 1)[:2], 1)),
             operand.eq(self.step),
             total.eq(self.pointer + operand),
             write.addr.eq(Cat(entry, kind)),
@@ -101,15 +102,29 @@ class EpiloguePointers(Component):
                 m.next = "IDLE"
             with m.State("READ"):
                 m.next = "LOAD"
-            with m.State("LOAD"):
-                m.d.sync += [self.pointer.eq(Mux(first, base, read.data)), entry.eq(0)]
-                m.next = "ROWS"
-            with m.State("ROWS"):
-                m.d.comb += [operand.eq(Mux(entry == 0, 0, stride)), write.en.eq(1)]
-                m.d.sync += [self.pointer.eq(total), entry.eq(entry + 1)]
-                with m.If(entry == rows):
-                    m.d.sync += [kind.eq(kind + 1), entry.eq(rows)]
+                with m.If(~used):
+                    m.d.sync += kind.eq(kind + 1)
                     m.next = "READ"
                     with m.If(kind == ADDEND):
                         m.next = "IDLE"
+            with m.State("LOAD"):
+                m.d.comb += fields.want.eq(first)
+                m.d.sync += self.pointer.eq(Mux(first, fields.word[:16], read.data))
+                with m.If(~first | fields.valid):
+                    m.d.sync += entry.eq(0)
+                    m.next = "ROWS"
+            with m.State("ROWS"):
+                again = entry != 0
+                m.d.comb += [
+                    fields.want.eq(again),
+                    operand.eq(Mux(again, fields.word[16:], 0)),
+                ]
+                with m.If(~again | fields.valid):
+                    m.d.comb += write.en.eq(1)
+                    m.d.sync += [self.pointer.eq(total), entry.eq(entry + 1)]
+                    with m.If(entry == rows):
+                        m.d.sync += [kind.eq(kind + 1), entry.eq(rows)]
+                        m.next = "READ"
+                        with m.If(kind == ADDEND):
+                            m.next = "IDLE"
         return m

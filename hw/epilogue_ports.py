@@ -1,9 +1,10 @@
 """The ports of the epilogue, whatever it is made of."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth import Signal
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Member, Out
 
 from gateformer.hw.accumulator_buffer import AccumulatorRead
 from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
@@ -25,7 +26,8 @@ class EpiloguePorts(Component):
     write: Any
     busy: Signal
 
-    def __init__(self, config: AcceleratorConfig) -> None:
+    def __init__(self, config: AcceleratorConfig, more: Mapping[str, Member] | None = None) -> None:
+        """more: further ports."""
         self.config = config
         super().__init__(
             {
@@ -36,5 +38,6 @@ class EpiloguePorts(Component):
                 "read": Out(LocalRead(config)),
                 "write": Out(LocalWrite(config)),
                 "busy": Out(1),
+                **(more or {}),
             }
         )

@@ -1,7 +1,9 @@
 """The epilogue in few logic cells: one output at a time, without a multiplier or a queue."""
 
+from typing import Any
+
 from amaranth import Array, Cat, Module, Mux, Signal
-from amaranth.lib.wiring import connect, flipped
+from amaranth.lib.wiring import Out, connect, flipped
 
 from gateformer.hw.accumulator_buffer import SUMS_LATENCY
 from gateformer.hw.activation import Activation
@@ -11,17 +13,25 @@ from gateformer.hw.epilogue_pointers import ADDEND, OUT, RESIDUAL, EpiloguePoint
 from gateformer.hw.epilogue_ports import EpiloguePorts
 from gateformer.hw.epilogue_serial_lane import SerialLane
 from gateformer.hw.epilogue_serial_parameters import SerialParameters
+from gateformer.hw.interfaces import FieldPort
+from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Format, Opcode
 
 
 class SerialEpilogue(EpiloguePorts):
-    """`Epilogue` for config.multipliers == "serial"; one lane.
+    """`Epilogue` for config.multipliers == "serial"; one lane. `fields`: words 4 to 7 of the
+    instruction, which it does not read from `instructions`.
 
     For each output: sum, bias and addend are added up 16 bits at a time while the lane works on the
     output before; then the lane gets the total, and meanwhile the output's address and residual are
     fetched. Each output is a write of its own. About 15 cycles an output, 2 more for each step of a
     selector above the first, 20 more with an addend; a byte of an activation's table takes 10.
     """
+
+    fields: Any
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(config, {"fields": Out(FieldPort())})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -35,6 +45,7 @@ class SerialEpilogue(EpiloguePorts):
         m.submodules.lane = lane = SerialLane(config)
         connect(m, flipped(self.load_p), parameters.instructions)
         connect(m, flipped(self.read_p), parameters.read)
+        connect(m, flipped(self.fields), pointers.fields)
         word_log = (config.word_bytes - 1).bit_length()
 
         table = Signal()

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.front_end import NUMBER_HIGH, NUMBER_LOW, unpack_number
 from gateformer.hw.instruction_queue import REGIONS, QueueLookup, QueueWrite
-from gateformer.hw.interfaces import ENGINE_WORDS, InstructionPort, instruction_bits
+from gateformer.hw.interfaces import ENGINE_WORDS, FieldPort, InstructionPort, instruction_bits
 from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
 from gateformer.spec.isa import SEMAPHORE_MAX, SYNC_ENGINES, WORDS, Engine, semaphore_exists
 
@@ -31,8 +31,10 @@ class InstructionScheduler(wiring.Component):
     That signals wait for room all together, before the engine goes on, cannot deadlock: in program
     order no counter exceeds SEMAPHORE_MAX, so the first unfinished instruction finds room.
 
-    Ports as those of InstructionQueues. `empty` speaks for all engines once it has been 1 for
-    VISITS cycles. Nothing may be written for REGIONS cycles after a reset.
+    Ports as those of InstructionQueues, and `fields`, the epilogue's way to the words of its
+    instruction: one takes nine cycles, if no engine needs anything else. `empty` speaks for all
+    engines once it has been 1 for VISITS cycles. Nothing may be written for REGIONS cycles after a
+    reset.
     """
 
     write: Any
@@ -49,6 +51,7 @@ class InstructionScheduler(wiring.Component):
     completed: Signal
     pc: Any
     empty: Signal
+    fields: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -62,6 +65,7 @@ class InstructionScheduler(wiring.Component):
                 "completed": Out(len(Engine)),
                 "pc": Out(24).array(len(Engine)),
                 "empty": Out(1),
+                "fields": In(FieldPort()),
             }
         )
 
@@ -98,6 +102,7 @@ class InstructionScheduler(wiring.Component):
             act.eq(Mux(giving, Mux(mask[0], 1 << engine, 0), mask)),
             read.en.eq(1),
             read.addr.eq(Cat(index, slot, engine)),
+            self.fields.word.eq(read.data),
             store.en.eq(write.enable | storing),
             store.addr.eq(
                 Mux(
@@ -132,8 +137,14 @@ class InstructionScheduler(wiring.Component):
                     posting.bit_select(engine, 1) | (queued & ~running.bit_select(engine, 1))
                 ):
                     m.next = "MASK"
+                with m.Elif(self.fields.want & (engine == Engine.EPILOGUE)):
+                    m.d.comb += read.addr.eq(Cat(self.fields.index, slot, engine))
+                    m.next = "FIELD"
                 with m.Else():
                     m.d.comb += go_on.eq(1)
+            with m.State("FIELD"):
+                m.d.comb += [self.fields.valid.eq(1), go_on.eq(1)]
+                m.next = "LOOK"
             # Word 0 is there.
             with m.State("MASK"):
                 wanted = Mux(giving, read.data[10:16], read.data[4:10])

@@ -152,6 +152,17 @@ class InstructionPort(Signature):
         super().__init__({"stream": In(stream.Signature(instruction_layout(engine)))})
 
 
+class FieldPort(Signature):
+    """How an engine reads words of its instruction that it has no registers for, seen from it.
+
+    `want` and `index` stay until `valid`, in which cycle `word` is that word. Only while the
+    instruction is valid.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"want": Out(1), "index": Out(3), "valid": In(1), "word": In(32)})
+
+
 class SemaphorePort(Signature):
     """Between an engine's front end and the semaphores, seen from the front end.
 

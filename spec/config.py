@@ -82,10 +82,12 @@ class AcceleratorConfig:
     samples: int = 1
     """Most samples of one batch, each with a runtime length of its own."""
     queue_depth: int = 8
-    """Slots for instructions that each engine has; one, or two with prefetch, are not for waiting."""
+    """Slots for the instructions of each engine; one, two with prefetch, are not for waiting."""
     prefetch: bool = True
-    """Whether every engine holds its next instruction while it runs one: more flip-flops in place of
-    some forty cycles between two instructions of an engine."""
+    """Whether every engine holds its next instruction while it runs one: more flip-flops in place
+    of some forty cycles between two instructions of an engine."""
+    counters: bool = True
+    """Whether there are performance counters beside that of all cycles; without, they read 0."""
     watchdog_cycles: int = 1 << 20
     """Cycles without any progress after which the sequencer stops with an error."""
     family: Literal["generic", "ecp5", "ice40"] = "generic"
@@ -291,7 +293,7 @@ class AcceleratorConfig:
         record = {
             k: v
             for k, v in self.as_dict().items()
-            if k not in ("name", "family", "lut_multipliers", "multipliers")
+            if k not in ("name", "family", "lut_multipliers", "multipliers", "counters")
         }
         text = json.dumps(record, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

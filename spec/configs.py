@@ -7,8 +7,8 @@ from gateformer.spec.errors import ConfigError
 
 TINY = AcceleratorConfig(
     name="tiny",
-    rows=2,
-    cols=1,
+    rows=1,
+    cols=2,
     lanes=8,
     local_kib=128,
     memory_ports=1,
@@ -20,8 +20,10 @@ TINY = AcceleratorConfig(
     multipliers="serial",
     softmax_length=128,
     norm_length=128,
+    dram_mib=8,
     queue_depth=4,
     prefetch=False,
+    counters=False,
     family="ice40",
 )
 """16 MACs for the iCE40 UP5K: its eight multipliers, two 8x8 products each, its SPRAM."""

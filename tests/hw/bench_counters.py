@@ -1,5 +1,6 @@
 """Runs of many lengths with events of many rates."""
 
+import os
 from typing import Any
 
 import cocotb
@@ -10,6 +11,8 @@ from gateformer.hw.counters import PERIOD
 from gateformer.spec.registers import Counter
 
 CYCLES = len(Counter)
+COUNTERS = os.environ["COUNTERS"] == "1"
+"""Whether there are more than that of all cycles; the others are 0 then."""
 
 
 @cocotb.test()
@@ -35,11 +38,11 @@ async def totals(dut: Any) -> None:
         for cycle in range(length):
             events = sum((rng.random() < rate) << i for i, rate in enumerate(rates))
             for i in range(CYCLES):
-                expected[i] += events >> i & 1
+                expected[i] += COUNTERS and events >> i & 1
             dut.events.value = events
             dut.run.value = 1
             await FallingEdge(dut.clk)
-            assert int(dut.busy.value), cycle
+            assert int(dut.busy.value) == COUNTERS, cycle
         dut.run.value = 0
         dut.events.value = rng.getrandbits(CYCLES)
         if rng.random() < 0.2:

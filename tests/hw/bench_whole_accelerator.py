@@ -172,6 +172,10 @@ async def products(dut: Any) -> None:
             assert np.array_equal(bench.result()[rows:], before[rows:])
         assert sorted(bench.retired) == [*(("dma", i) for i in (0, 2, 4, 6)), ("epilogue", 5)]
         cycles = await bench.read(Register.CYCLES)
+        assert cycles > 0
+        if not CONFIG.counters:
+            assert not any([await bench.counter(counter) for counter in Counter])
+            continue
         assert await bench.counter(Counter.DRAM_WRITE) == bench.dram.beats_written - written
         moved = bench.dram.beats_read - read
         # The fetch reads on behind HALT, and that is not counted any more.

@@ -11,7 +11,7 @@ from gateformer.spec.configs import ECP5_85K, TINY
 
 BENCH = str(Path(__file__).with_name("bench_array_engine.py"))
 CONFIGS = [
-    TINY.replace(name="2x1x8", a_depth=16, b_depth=24),
+    TINY.replace(name="1x2x8", a_depth=16, b_depth=24),
     TINY.replace(
         name="3x2x1", rows=3, cols=2, lanes=1, a_depth=24, b_depth=40, accumulator_tiles=5
     ),

@@ -1,12 +1,14 @@
 """The DRAM arbiter, and the fetch that takes its place without external memory."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from amaranth.lib.wiring import Component
 
 from gateformer.hw.dram_arbiter import DramArbiter
+from gateformer.hw.dram_turns import DramTurns
 from gateformer.hw.local_fetch import LocalFetch
 from gateformer.sim.bench import run_bench
 from gateformer.spec.config import AcceleratorConfig
@@ -20,9 +22,10 @@ def run(unit: Component, name: str, config: AcceleratorConfig, build: Path) -> N
     run_bench(unit, BENCH, build, environment=environment)
 
 
-def test_dram_arbiter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [DramArbiter, DramTurns])
+def test_dram_arbiter(make: Callable[[AcceleratorConfig], Component], tmp_path: Path) -> None:
     config = SMALL.replace(name="test", family="generic")
-    run(DramArbiter(config), "arbiter", config, tmp_path / "build")
+    run(make(config), "arbiter", config, tmp_path / "build")
 
 
 @pytest.mark.parametrize("word_bytes", [8, 64])

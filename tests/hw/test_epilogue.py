@@ -26,8 +26,8 @@ SHAPES = (
         residual_bits=14,
         gelu="polynomial",
     ),
-    TINY.replace(name="2x1", family="generic", p_depth=32, multipliers="dsp"),
-    TINY.replace(name="2x1-serial", family="generic", p_depth=32),
+    TINY.replace(name="2x1", family="generic", rows=2, cols=1, p_depth=32, multipliers="dsp"),
+    TINY.replace(name="1x2-serial", family="generic", p_depth=32, prefetch=True),
     TINY.replace(
         name="3x2-serial",
         family="generic",
@@ -37,6 +37,7 @@ SHAPES = (
         p_depth=48,
         activation_bits=10,
         residual_bits=13,
+        prefetch=True,
     ),
 )
 

@@ -22,5 +22,7 @@ ALONE = SMALL.replace(
     softmax_lanes=8, norm_lanes=4, family="generic",
 )  # fmt: skip
 """No external memory."""
-FLASH = TINY.replace(name="flash", dram="readonly", cols=2, lanes=4, family="generic")
+FLASH = TINY.replace(
+    name="flash", dram="readonly", rows=2, cols=2, lanes=4, counters=True, family="generic"
+)
 """External memory that is only read."""

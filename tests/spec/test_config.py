@@ -63,7 +63,7 @@ def test_files_round_trip(config, tmp_path):
 
 
 def test_named_configs_are_what_the_documents_promise():
-    assert (TINY.rows, TINY.cols, TINY.lanes, TINY.macs) == (2, 1, 8, 16)
+    assert (TINY.rows, TINY.cols, TINY.lanes, TINY.macs) == (1, 2, 8, 16)
     assert (TINY.local_kib, TINY.memory_ports) == (128, 1)
     assert (SMALL.rows, SMALL.cols, SMALL.lanes, SMALL.local_kib) == (2, 2, 4, 64)
     assert (ECP5_85K.rows, ECP5_85K.cols, ECP5_85K.lanes, ECP5_85K.macs) == (4, 4, 8, 128)
