@@ -8,8 +8,10 @@ from amaranth.lib.wiring import Component, Out, connect, flipped
 from gateformer.hw.accumulator_buffer import AccumulatorBuffer, AccumulatorRead
 from gateformer.hw.array_control import ArrayControl
 from gateformer.hw.feeder import Ring, ring_latency
-from gateformer.hw.interfaces import InstructionPort, LocalRead
+from gateformer.hw.interfaces import InstructionPort, LocalRead, pipelined
 from gateformer.hw.loader import Loader
+from gateformer.hw.loader_lean import LeanLoader
+from gateformer.hw.row_array import RowArray, broadcasts
 from gateformer.hw.systolic_array import SystolicArray
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine
@@ -37,7 +39,7 @@ class ArrayEngine(Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
-        self._array = SystolicArray(config)
+        self._array: Any = RowArray(config) if broadcasts(config) else SystolicArray(config)
         super().__init__(
             {
                 "load_a": Out(InstructionPort(Engine.LOAD_A)),
@@ -73,15 +75,18 @@ class ArrayEngine(Component):
             ("b", Engine.LOAD_B, self.load_b, self.read_b, config.cols, config.b_depth),
         )
         for name, engine, instructions, reads, banks, depth in sides:
-            loader = Loader(config, engine, banks=banks, depth=depth)
-            ring = Ring(config, banks=banks, depth=depth)
+            make: Any = Loader if pipelined(config) else LeanLoader
+            loader = make(config, engine, banks=banks, depth=depth)
+            skewed = not broadcasts(config)
+            ring = Ring(config, banks=banks, depth=depth, skewed=skewed)
             m.submodules[f"loader_{name}"] = loader
             m.submodules[f"ring_{name}"] = ring
             connect(m, flipped(instructions), loader.instructions)
             connect(m, flipped(reads), loader.read)
-            # A word is free once the last bank has read it, banks - 1 cycles after the first.
+            # A word is free once the last bank has read it: if skewed, banks - 1 cycles after the
+            # first.
             release = getattr(control, f"{name}_release")
-            for i in range(1, banks):
+            for i in range(1, banks if skewed else 1):
                 delayed = Signal(name=f"{name}_release_{i}")
                 m.d.sync += delayed.eq(release)
                 release = delayed

@@ -25,10 +25,9 @@ class Ring(Component):
     A cycle with `write_enable` writes `write_data` at `write_position` of bank `write_bank`.
 
     Step `read_step` (of the word_bytes / lanes steps in a word) of the word at `read_position` is
-    read from bank 0 at once and from bank i i cycles later: `operands[i]` holds it
-    ring_latency(config) + i cycles later. Who releases a position waits `banks - 1` cycles after
-    its last read. The RAMs are read in every cycle; only a word that nobody uses may be read while
-    it is written.
+    read from bank 0 at once and from bank i, if `skewed`, i cycles later: `operands[i]` holds it
+    ring_latency(config) cycles after that. Who releases a position waits for its last read. The
+    RAMs are read in every cycle; only a word that nobody uses may be read while it is written.
     """
 
     write_enable: Signal
@@ -39,10 +38,13 @@ class Ring(Component):
     read_step: Signal
     operands: data.View
 
-    def __init__(self, config: AcceleratorConfig, *, banks: int, depth: int) -> None:
+    def __init__(
+        self, config: AcceleratorConfig, *, banks: int, depth: int, skewed: bool = True
+    ) -> None:
         self.config = config
         self.banks = banks
         self.depth = depth
+        self.skewed = skewed
         super().__init__(
             {
                 "write_enable": In(1),
@@ -69,7 +71,7 @@ class Ring(Component):
                 family=config.family,
             )
             m.submodules[f"bank_{i}"] = bank
-            if i:
+            if i and self.skewed:
                 delayed = Signal.like(position, name=f"position_{i}", reset_less=True)
                 m.d.sync += delayed.eq(position)
                 position = delayed
@@ -83,14 +85,14 @@ class Ring(Component):
             words.append(bank.read_data)
         # A step is chosen behind the RAM, so its delay is longer by the RAM's.
         latency = bank.latency
+        steps = [step]
         for delay in range(1, latency + self.banks):
             delayed = Signal.like(step, name=f"step_{delay}", reset_less=True)
-            m.d.sync += delayed.eq(step)
-            step = delayed
-            bank_index = delay - latency
-            if bank_index >= 0:
-                chosen = words[bank_index].word_select(step, 8 * config.lanes)
-                domain = m.d.sync if pipelined(config) else m.d.comb
-                domain += operands[bank_index].as_value().eq(chosen)
+            m.d.sync += delayed.eq(steps[-1])
+            steps.append(delayed)
+        for i, word in enumerate(words):
+            chosen = word.word_select(steps[latency + i * self.skewed], 8 * config.lanes)
+            domain = m.d.sync if pipelined(config) else m.d.comb
+            domain += operands[i].as_value().eq(chosen)
         m.d.comb += self.operands.eq(operands)
         return m

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Module, Mux, Shape, Signal, signed
+from amaranth import Module, Mux, Shape, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -35,6 +35,49 @@ def _way(config: AcceleratorConfig) -> int:
     product of LUTs comes a cycle later anyway.
     """
     return int(pipelined(config) or config.lut_multipliers > 0)
+
+
+def sum_of_products(
+    m: Module, config: AcceleratorConfig, a: data.View, b: data.View, *, prefix: str = ""
+) -> Value:
+    """The dot product of two steps' operands, accumulate_latency(config) cycles later."""
+    hard = config.lanes - config.lut_multipliers
+    products: list[Any] = []
+    for lane in range(0, hard - 1, 2):
+        pair: Any = MultiplierPair(config.family)
+        m.submodules[f"{prefix}multipliers_{lane}"] = pair
+        for i in range(2):
+            m.d.comb += [pair.a[i].eq(a[lane + i]), pair.b[i].eq(b[lane + i])]
+            products.append(pair.p[i])
+    if hard % 2:
+        m.submodules[f"{prefix}multiplier_{hard - 1}"] = single = Multiplier(
+            OPERAND, OPERAND, config.family
+        )
+        m.d.comb += [single.a.eq(a[hard - 1]), single.b.eq(b[hard - 1])]
+        products.append(single.p)
+    terms: list[Any] = []
+    for lane, arrived in enumerate(products):
+        if _way(config):
+            arrived = Signal(arrived.shape(), name=f"{prefix}product_{lane}", reset_less=True)
+            m.d.sync += arrived.eq(products[lane])
+        terms.append(arrived)
+    for lane in range(hard, config.lanes):
+        product = LutMultiplier(OPERAND.width, config.family)
+        m.submodules[f"{prefix}product_{lane}"] = product
+        m.d.comb += [product.a.eq(a[lane]), product.b.eq(b[lane])]
+        terms.append(product.p)
+    level = 0
+    while len(terms) > 1:
+        level += 1
+        sums = []
+        for index in range(len(terms) // 2):
+            left, right = terms[2 * index], terms[2 * index + 1]
+            name = f"{prefix}tree_{level}_{index}"
+            node = Signal(signed(len(left) + 1), name=name, reset_less=True)
+            m.d.sync += node.eq(add_signed(m, left, right, len(node), name=f"{name}_sum"))
+            sums.append(node)
+        terms = sums
+    return terms[0]
 
 
 class ProcessingElement(Component):
@@ -87,49 +130,14 @@ class ProcessingElement(Component):
             self.controls_next.eq(controls_hop),
         ]
 
-        hard = config.lanes - config.lut_multipliers
-        products: list[Any] = []
-        for lane in range(0, hard - 1, 2):
-            pair: Any = MultiplierPair(config.family)
-            m.submodules[f"multipliers_{lane}"] = pair
-            for i in range(2):
-                m.d.comb += [pair.a[i].eq(self.a[lane + i]), pair.b[i].eq(self.b[lane + i])]
-                products.append(pair.p[i])
-        if hard % 2:
-            m.submodules[f"multiplier_{hard - 1}"] = single = Multiplier(
-                OPERAND, OPERAND, config.family
-            )
-            m.d.comb += [single.a.eq(self.a[hard - 1]), single.b.eq(self.b[hard - 1])]
-            products.append(single.p)
-        terms: list[Any] = []
-        for lane, arrived in enumerate(products):
-            if _way(config):
-                arrived = Signal(arrived.shape(), name=f"product_{lane}", reset_less=True)
-                m.d.sync += arrived.eq(products[lane])
-            terms.append(arrived)
-        for lane in range(hard, config.lanes):
-            product = LutMultiplier(OPERAND.width, config.family)
-            m.submodules[f"product_{lane}"] = product
-            m.d.comb += [product.a.eq(self.a[lane]), product.b.eq(self.b[lane])]
-            terms.append(product.p)
-        level = 0
-        while len(terms) > 1:
-            level += 1
-            sums = []
-            for index in range(len(terms) // 2):
-                left, right = terms[2 * index], terms[2 * index + 1]
-                name = f"tree_{level}_{index}"
-                node = Signal(signed(len(left) + 1), name=name, reset_less=True)
-                m.d.sync += node.eq(add_signed(m, left, right, len(node), name=f"{name}_sum"))
-                sums.append(node)
-            terms = sums
+        term = sum_of_products(m, config, self.a, self.b)
 
         # Clearing after the last step instead of replacing at the first, and a result of 0 instead
         # of one that stays, need no gate: they are the flip-flops' own resets.
         bits = config.accumulator_bits
         accumulator = Signal(signed(bits), reset_less=True)
         result = Signal(signed(bits), reset_less=True)
-        total = add_signed(m, accumulator, terms[0], bits, name="total")
+        total = add_signed(m, accumulator, term, bits, name="total")
         with m.If(self.controls.clear):
             m.d.sync += accumulator.eq(0)
         with m.Elif(self.controls.accumulate):

@@ -39,8 +39,7 @@ class RuntimeLengths(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         if self.config.samples == 1:
-            with m.If(self.write):
-                m.d.sync += self.current.eq(self.length)
+            m.d.comb += self.current.eq(self.length)
             return m
         memory: Any = Memory(shape=12, depth=self.config.samples, init=[], attrs={"no_rw_check": 1})
         m.submodules.memory = memory
