@@ -15,7 +15,7 @@ class RuntimeLengths(wiring.Component):
     """Keeps what is written: `length` becomes that of `sample` in each cycle of `write`.
 
     `current` is the length of sample `select`, two cycles after `select` or a length changed. With
-    one sample all writes go to the same length. Nothing resets what was written.
+    one sample that is `length` itself, which has to stay. Nothing resets what was written.
     """
 
     write: Signal
