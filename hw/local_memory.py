@@ -119,10 +119,17 @@ class LocalMemory(Component):
             blank=True,
             family=config.family,
         )
-        m.d.comb += [
-            ram.write_data.eq(select([writes], [p.payload.data for p in writers], "write_data")),
-            ram.write_mask.eq(mask),
-        ]
+        # Gated, not chosen: the epilogue and DMA may give the same bytes in all places of a word,
+        # whose gates then are shared.
+        data = select_one(
+            m,
+            writes.taken,
+            [port.payload.data for port in writers],
+            name="write_data",
+            blank=True,
+            family=config.family,
+        )
+        m.d.comb += [ram.write_data.eq(data), ram.write_mask.eq(mask)]
 
         # Responses.
         read_clients = [_register(m, bit, f"reader_{i}") for i, bit in enumerate(reads.taken)]

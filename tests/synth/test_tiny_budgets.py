@@ -1,0 +1,41 @@
+"""Sizes of the units of `tiny` on an iCE40 against their budgets: measured, plus 5 %.
+
+LUT4 and flip-flops are counted alone; nextpnr puts a LUT and the flip-flop behind it in one cell.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from amaranth.lib.wiring import Component
+
+from gateformer.boards.synth import DEVICES, synthesize
+from gateformer.hw.array_engine import ArrayEngine
+from gateformer.hw.dma import Dma
+from gateformer.hw.dram_turns import DramTurns
+from gateformer.hw.epilogue import Epilogue
+from gateformer.hw.instruction_scheduler import InstructionScheduler
+from gateformer.hw.verilog import to_verilog
+from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.configs import TINY
+
+
+@pytest.mark.parametrize(
+    ("make", "budget"),
+    [
+        (ArrayEngine, {"lut4": 863, "ff": 718, "dsp": 8, "bram": 14}),
+        (Dma, {"lut4": 531, "ff": 210, "bram": 1}),
+        (DramTurns, {"lut4": 68, "ff": 36}),
+        (Epilogue, {"lut4": 1014, "ff": 323, "bram": 3}),
+        (InstructionScheduler, {"lut4": 428, "ff": 971, "bram": 2}),
+    ],
+)
+def test_unit_fits_its_budget(
+    make: Callable[[AcceleratorConfig], Component], budget: dict[str, int], tmp_path: Path
+) -> None:
+    verilog = to_verilog(make(TINY), name="unit")
+    report = synthesize(verilog, DEVICES["ice40-up5k"], top="unit", build_dir=tmp_path).as_dict()
+    print(f"{make.__name__}: {report}")
+    limits = {"dsp": 0, "bram": 0, **budget}
+    over = {k: f"{report[k]} of {most}" for k, most in limits.items() if report[k] > most}
+    assert not over, f"{make.__name__} outgrew its budget: {over}"
