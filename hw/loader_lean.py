@@ -88,7 +88,9 @@ class LeanLoader(Component):
             advance=advance & row_ends,
             name="rows",
         )
-        nothing = words.empty | rows_count.empty
+        # An instruction is there two cycles before the first request.
+        nothing = Signal()
+        m.d.sync += nothing.eq((p.k == 0) | (rows == 0))
         bank = Signal(range(self.banks), reset_less=True)
         group_ends = rows_count.last | (bank == self.banks - 1)
         first_row = bank == 0
