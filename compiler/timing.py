@@ -27,6 +27,9 @@ and its tokens are there."""
 TOKEN = 5
 """Cycles from the end of an instruction to the start of one that awaits its token: the semaphores
 are looked after in turns."""
+SCHEDULE_INSTRUCTION = 45
+"""Cycles from the end of an instruction to the start of the engine's next one without prefetch, if
+no other engine is served between."""
 LOADER_LATENCY = 5
 """Cycles of a loader's instruction beyond its words."""
 PARAMETER_LATENCY = 9
@@ -110,7 +113,7 @@ def array_latency(config: AcceleratorConfig) -> int:
 
 def next_cycles(config: AcceleratorConfig) -> int:
     """Cycles from the end of an instruction to the start of the engine's next one, at least."""
-    return NEXT_INSTRUCTION if config.prefetch else NEXT_INSTRUCTION + LOAD_INSTRUCTION
+    return NEXT_INSTRUCTION if config.prefetch else SCHEDULE_INSTRUCTION
 
 
 def tile_cycles(config: AcceleratorConfig, k: int) -> int:
