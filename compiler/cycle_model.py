@@ -16,7 +16,7 @@ from gateformer.compiler.sequencer_model import SequencerModel
 from gateformer.compiler.timeline import Reason, Span, Timeline
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.dram import SDRAM, DramTiming
-from gateformer.spec.isa import FORMATS, Engine, Instruction, Opcode
+from gateformer.spec.isa import FORMATS, Engine, Format, Instruction, Opcode
 
 
 def predict(
@@ -272,7 +272,14 @@ class CycleModel:
         for first in range(0, i["m"], config.rows):
             loaded = max(loaded, self.ring_a.take(k_words))
             loaded += min(config.rows, i["m"] - first) * k_words
-            drain = t.epilogue_tile_cycles(config, i, min(config.rows, i["m"] - first))
+            drain = t.epilogue_tile_cycles(
+                config,
+                columns=i["n"],
+                wide=i["format"] == Format.INT32,
+                residual=bool(i["residual"]),
+                addend=bool(i["addend"]),
+                rows=min(config.rows, i["m"] - first),
+            )
             # All tiles of a group after each other, each no sooner than its rows of B are there.
             begin = max(array, loaded + behind)
             for n, complete in enumerate(tiles):

@@ -19,10 +19,12 @@ from gateformer.spec.isa import Instruction, Opcode, instruction
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a matrix as an instruction names them; address() is known when it is emitted."""
+    """Rows of a matrix as an instruction names them; address() is known when it is emitted. load:
+    what brings them, where they pass through staging."""
 
     address: Callable[[], int]
     stride: int
+    load: Load | None = None
 
 
 @dataclass
@@ -241,11 +243,19 @@ class Emission:
             return self.local_rows(view, word)
         load = self.load_rows(view, word, words, lambda _: None, held=True)
         step.loads.append(load)
-        return Rows(lambda: load.address, words)
+        return Rows(lambda: load.address, words, load)
 
-    def write_rows(self, step: Step, view: View, word: int = 0, words: int | None = None) -> Rows:
+    def write_rows(
+        self,
+        step: Step,
+        view: View,
+        word: int = 0,
+        words: int | None = None,
+        over: Rows | None = None,
+    ) -> Rows:
         """Rows that a step writes: where they lie, or in staging, with their store in the step,
-        which must be the last one made."""
+        which must be the last one made. over: rows of the same shape which the step reads, each
+        element before it writes the same one: then both pass through the same words."""
         words = self.row_words(view) if words is None else words
         self.write(view)
         if self.is_resident(view):
@@ -254,7 +264,8 @@ class Emission:
         def emit(address: int) -> None:
             self.move(Opcode.DMA_STORE, view, word, words, address)
 
-        store = Store(self.block_words(view, words), emit)
+        load = None if over is None or over.stride != words else over.load
+        store = Store(self.block_words(view, words), emit, load)
         step.stores.append(store)
         return Rows(lambda: store.address, words)
 

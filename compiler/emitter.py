@@ -89,12 +89,14 @@ class Emitter:
             self._enter(step.operation)
             self._load(index, step)
             for store in step.stores:
-                store.address = self._room(store.words)
+                store.address = store.over.address if store.over else self._room(store.words)
             step.emit()
             self._note(step.operation)
             self.done = index
+            stored = {store.address for store in step.stores}
             for load in self.held.pop(index, []):
-                self.staging.free(load.address)
+                if load.address not in stored:
+                    self.staging.free(load.address)
             self.b_free += step.release_b
             self.p_free += step.release_p
             done = self.model.last_end

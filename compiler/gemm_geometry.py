@@ -209,9 +209,9 @@ class GemmGeometry:
         )
 
     def _fixed(self, group: int, columns: int, parts: int) -> int:
-        """Words for everything but A and partial sums: outputs and residuals twice, B, records,
-        table."""
-        words = 2 * group * sum(self._row_words(columns))
+        """Words for everything but A and partial sums: outputs, which go over residuals, twice, B,
+        records, table."""
+        words = 2 * group * max(self._row_words(columns))
         if self.b_staged:
             tiles = min(LEAST_TILES, -(-columns // self.config.cols))
             words += tiles * self.config.cols * self._part(parts)

@@ -327,7 +327,7 @@ class GemmTiler:
                 # Before the output, which may take its place.
                 values["residual"] = 1
                 operands["residual"] = self._residual_rows(step, row, rows, block)
-            operands["out"] = self._out_rows(step, row, rows, block)
+            operands["out"] = self._out_rows(step, row, rows, block, operands.get("residual"))
         else:
             values["format"] = int(Format.INT32)
             operands["out"] = partial
@@ -353,10 +353,13 @@ class GemmTiler:
         first = row - groups[0][0]
         return Rows(lambda: (sums.address if sums else 0) + first * words, words)
 
-    def _out_rows(self, step: Step, row: int, rows: int, block: Block) -> Rows:
+    def _out_rows(
+        self, step: Step, row: int, rows: int, block: Block, residual: Rows | None
+    ) -> Rows:
         first = block.column * self.out_bytes // self.word
         words = words_of(block.count, self.out_bytes, self.word)
-        return self.s.write_rows(step, self.s.rows_of(self.op.out, row, rows), first, words)
+        view = self.s.rows_of(self.op.out, row, rows)
+        return self.s.write_rows(step, view, first, words, over=residual)
 
     def _residual_rows(self, step: Step, row: int, rows: int, block: Block) -> Rows:
         assert self.op.residual is not None

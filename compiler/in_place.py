@@ -30,7 +30,7 @@ def heirs(graph: QuantizedGraph) -> dict[str, Heir]:
             first.setdefault(view.tensor, index)
     found: dict[str, Heir] = {}
     for index, op in enumerate(graph.operations):
-        pair = _pair(op)
+        pair = overwritten(op)
         if pair is None:
             continue
         source, target = pair
@@ -40,7 +40,7 @@ def heirs(graph: QuantizedGraph) -> dict[str, Heir]:
     return found
 
 
-def _pair(op: QOperation) -> tuple[View, View] | None:
+def overwritten(op: QOperation) -> tuple[View, View] | None:
     """The operand that a result of an operation may replace, and that result."""
     match op:
         case QGemm(residual=View() as residual):

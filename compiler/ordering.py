@@ -13,7 +13,12 @@ from functools import cached_property
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.layout import words_of
 from gateformer.compiler.quantized import QCopy, QGemm, QNorm, QOperation, QSoftmax, QuantizedGraph
-from gateformer.compiler.timing import norm_row_cycles, softmax_row_cycles, tile_cycles
+from gateformer.compiler.timing import (
+    epilogue_tile_cycles,
+    norm_row_cycles,
+    softmax_row_cycles,
+    tile_cycles,
+)
 from gateformer.compiler.views import views_read, views_written
 from gateformer.spec.config import AcceleratorConfig
 
@@ -122,7 +127,7 @@ class _Orderer:
         assert isinstance(op, QGemm)
         tiles = -(-op.a.rows // config.rows) * -(-op.b.rows // config.cols)
         array = tiles * tile_cycles(config, op.a.cols)
-        epilogue = tiles * config.rows * config.cols // config.epilogue_lanes
+        epilogue = tiles * self._drain(op)
         groups = -(-op.a.rows // GRAIN)
         start = self.array
         for source in self.sources[index]:
@@ -134,27 +139,32 @@ class _Orderer:
                 start = max(start, times.first, times.last - array * (groups - 1) // groups)
         return start, array, epilogue
 
+    def _drain(self, op: QGemm) -> int:
+        """Cycles that the epilogue takes for a tile."""
+        return epilogue_tile_cycles(
+            self.config, columns=op.b.rows, residual=op.residual is not None
+        )
+
     def _wait(self, index: int) -> int:
         """Cycles that the array waits when this product is next and need not wait later: for its
         operands, and for the epilogue to take what came before."""
         start, array, epilogue = self._gemm(index)
-        own = self._full(epilogue - array)
-        return (
-            start - self.array + self._full(max(self.epilogue - start, 0) + epilogue - array) - own
-        )
+        own = self._full(epilogue - array, index)
+        behind = max(self.epilogue - start, 0) + epilogue - array
+        return start - self.array + self._full(behind, index) - own
 
-    def _full(self, behind: int) -> int:
+    def _full(self, behind: int, index: int) -> int:
         """Cycles that the array waits until the epilogue is behind by no more than the buffer."""
-        config = self.config
-        buffer = config.accumulator_tiles * config.rows * config.cols // config.epilogue_lanes
-        return max(behind - buffer, 0)
+        op = self.operations[index]
+        assert isinstance(op, QGemm)
+        return max(behind - self.config.accumulator_tiles * self._drain(op), 0)
 
     def _run(self, index: int) -> None:
         op, config = self.operations[index], self.config
         match op:
             case QGemm():
                 start, array, epilogue = self._gemm(index)
-                waits = self._full(max(self.epilogue - start, 0) + epilogue - array)
+                waits = self._full(max(self.epilogue - start, 0) + epilogue - array, index)
                 groups = -(-op.a.rows // GRAIN)
                 end = start + array + waits
                 self.array = end

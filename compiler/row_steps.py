@@ -44,7 +44,7 @@ def _softmax_step(s: Emission, op: QSoftmax, row: int, rows: int, loads: list[Lo
     step = s.new_step()
     step.loads += loads
     source = s.read_rows(step, s.rows_of(op.source, row, rows))
-    target = s.write_rows(step, s.rows_of(op.target, row, rows))
+    target = s.write_rows(step, s.rows_of(op.target, row, rows), over=source)
     # A group's records start on a word of their own.
     record = s.write_rows(step, View(op.records, op.target.row + row, rows, 0, 1))
     sizes = (
@@ -106,7 +106,10 @@ def _norm_step(
     step.loads += loads
     source = s.read_rows(step, s.rows_of(op.source, row, rows))
     targets = {
-        width: s.write_rows(step, s.rows_of(gain.target, row, rows)) for width, gain in outputs
+        width: s.write_rows(
+            step, s.rows_of(gain.target, row, rows), over=source if width == 16 else None
+        )
+        for width, gain in outputs
     }
     values = s.sizes().rows("rows", rows, outputs[0][1].target, row).values
     values |= {"channels": op.source.cols, "epsilon": op.epsilon}

@@ -64,10 +64,12 @@ class Store:
     """A block of staging that a step writes, and how it goes to DRAM from there.
 
     emit: emits the DMA from the block, whose first word is `address` once its step is emitted.
+    over: a held load of the step in whose words the block is written, each after its last read.
     """
 
     words: int
     emit: Callable[[int], None]
+    over: Load | None = None
     address: int = -1
 
 
@@ -91,7 +93,9 @@ class Step:
 
     @property
     def held_words(self) -> int:
-        return sum(load.staging_words for load in self.loads if load.held)
+        """Words of blocks that are free again after the step."""
+        stored = sum(store.words for store in self.stores if store.over is not None)
+        return sum(load.staging_words for load in self.loads if load.held) - stored
 
     @property
     def passing_words(self) -> int:

@@ -5,7 +5,7 @@ Cycles as seen in RTL simulation; the cycle model and the scheduler build on the
 
 from gateformer.compiler.layout import words_of
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Format, Instruction, Opcode
+from gateformer.spec.isa import Opcode
 
 FETCH_INSTRUCTIONS = 4
 """Instructions that one burst of the fetch brings."""
@@ -122,35 +122,36 @@ def tile_cycles(config: AcceleratorConfig, k: int) -> int:
 
 
 def epilogue_tile_cycles(
-    config: AcceleratorConfig, gemm: Instruction, rows: int | None = None
+    config: AcceleratorConfig,
+    *,
+    columns: int,
+    wide: bool = False,
+    residual: bool = False,
+    addend: bool = False,
+    rows: int | None = None,
 ) -> int:
-    """Cycles that the epilogue takes for a tile of the instruction, with so many rows or all."""
+    """Cycles that the epilogue takes for a tile of a product with so many columns. wide: of INT32
+    results. rows: of the tile, all where None."""
     rows = config.rows if rows is None else rows
-    columns = min(gemm["n"], config.cols)
+    columns = min(columns, config.cols)
     if config.multipliers == "serial":
-        output = SERIAL_OUTPUT + SERIAL_INT32 * (gemm["format"] == Format.INT32)
-        output += SERIAL_RESIDUAL * gemm["residual"] + SERIAL_ADDEND * gemm["addend"]
-        return rows * columns * output
-    steps = _epilogue_steps(config, gemm, columns)
-    if gemm["residual"] or gemm["addend"]:
-        steps = max(steps, steps * OPERAND_LATENCY // OPERANDS)
-    return -(-rows // config.epilogue_lanes) * steps
-
-
-def _epilogue_steps(config: AcceleratorConfig, gemm: Instruction, columns: int) -> int:
-    """Steps of a set of rows of a tile: each of a column, or of the address of a word of one row.
-    They go beside each other, but addends come before residuals, and both before columns."""
-    lanes, output = config.epilogue_lanes, 2 if gemm["format"] == Format.INT32 else 1
-    piece = config.word_bytes // 4 if gemm["addend"] else columns
+        output = SERIAL_OUTPUT + SERIAL_INT32 * wide
+        return rows * columns * (output + SERIAL_RESIDUAL * residual + SERIAL_ADDEND * addend)
+    # Steps of a set of rows: each of a column, or of the address of a word of one row. They go
+    # beside each other, but addends come before residuals, and both before columns.
+    lanes, output = config.epilogue_lanes, 2 if wide else 1
+    piece = config.word_bytes // 4 if addend else columns
     steps = 0
     for first in range(0, columns, piece):
         visits = min(piece, columns - first) * output
-        words = 1 + gemm["residual"] if first == 0 or output == 2 else 0
-        if gemm["addend"] and gemm["residual"]:
+        words = 1 + residual if first == 0 or wide else 0
+        if addend and residual:
             steps += lanes + max(visits, words * lanes)
         else:
-            steps += max(visits, (words + gemm["addend"]) * lanes, 2)
-    return steps
+            steps += max(visits, (words + addend) * lanes, 2)
+    if residual or addend:
+        steps = max(steps, steps * OPERAND_LATENCY // OPERANDS)
+    return -(-rows // lanes) * steps
 
 
 def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:

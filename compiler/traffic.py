@@ -2,6 +2,7 @@
 
 from gateformer.compiler.gemm_geometry import GemmGeometry, group_sizes, modest_group
 from gateformer.compiler.graph import View
+from gateformer.compiler.in_place import overwritten
 from gateformer.compiler.layout import Layout, words_of
 from gateformer.compiler.quantized import QCopy, QGemm, QNorm, QOperation, QSoftmax, QuantizedGraph
 from gateformer.compiler.residency import Residency
@@ -50,10 +51,11 @@ def row_group(op: QSoftmax | QNorm, residency: Residency, room: int) -> int | No
 
 def row_room(op: QSoftmax | QNorm, residency: Residency, group: int) -> int:
     """Words of staging for two groups of a softmax or norm, and for its table."""
-    words = 0
-    for view in views_of(op, residency.graph):
-        if residency.spilled_rows(view):
-            words += 2 * min(group, view.rows) * _row_words(view, residency)
+    spilled = [view for view in views_of(op, residency.graph) if residency.spilled_rows(view)]
+    pair = overwritten(op)
+    if pair is not None and all(view in spilled for view in pair):
+        spilled.remove(pair[1])
+    words = sum(2 * min(group, view.rows) * _row_words(view, residency) for view in spilled)
     if residency.config.dram != "none":
         words += constant_words(op, residency.config.word_bytes)
     return words

@@ -118,3 +118,14 @@ def test_partial_sums_are_int32_with_one_bias():
     assert parts == [(1, 1), (2, 0), (2, 1)]
     assert max(i["k"] for i in gemms) <= SMALL.k_max
     assert all(np.isin(i["k"] % SMALL.word_bytes, (0, 2500 % SMALL.word_bytes)) for i in gemms)
+
+
+def test_a_staged_norm_is_written_over_its_rows():
+    """Rows of a residual stream in DRAM need their words of staging only once."""
+    graph = integer_graphs.post_norm(ECP5_85K, 128, 768, 12, 64, 3072, 1)
+    image = compile_quantized(graph, ECP5_85K)
+    norms = [i for i in image.instructions if i.opcode is Opcode.NORM and i["write16"]]
+    stored = {i["local_address"] for i in image.instructions if i.opcode is Opcode.DMA_STORE}
+    loaded = {i["local_address"] for i in image.instructions if i.opcode is Opcode.DMA_LOAD}
+    over = [i for i in norms if i["source_address"] == i["target16_address"]]
+    assert sum(i["source_address"] in stored & loaded for i in over) > len(norms) / 2
