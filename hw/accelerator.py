@@ -113,7 +113,7 @@ class Accelerator(wiring.Component):
             for e in SYNC_ENGINES:
                 wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
         if asks_for_fields(config):
-            wiring.connect(m, queues.fields, epilogue.fields)
+            wiring.connect(m, queues.fields_epilogue, epilogue.fields)
         for port, engine_port in (
             (queues.load_a, array.load_a),
             (queues.load_b, array.load_b),
@@ -218,6 +218,8 @@ class Accelerator(wiring.Component):
         m.submodules.dma = self._flushed(m, dma, "dma", sequencer)
         m.submodules.dram_arbiter = arbiter
         wiring.connect(m, queues.dma, dma.instructions)
+        if not config.prefetch:
+            wiring.connect(m, queues.fields_dma, dma.fields)
         wiring.connect(m, dma.write, memory.write_dma)
         wiring.connect(m, fetch.dram_read, arbiter.fetch)
         wiring.connect(m, dma.dram_read, arbiter.dma)

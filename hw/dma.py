@@ -12,15 +12,21 @@ from gateformer.hw.dma_words import LocalWalk, WordAssembler, WordSplitter
 from gateformer.hw.interfaces import (
     DramRead,
     DramWrite,
+    FieldPort,
     InstructionPort,
     LocalRead,
     LocalWrite,
     pipelined,
 )
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Engine, Opcode
+from gateformer.spec.isa import FORMATS, Engine, Opcode
 
 _ACKNOWLEDGE_BITS = 4
+_LOCAL, _DRAM_ADDRESS, _DRAM_STRIDE = (
+    FORMATS[Opcode.DMA_LOAD].by_name[name].word
+    for name in ("local_address", "dram_address", "dram_stride")
+)
+"""Words of an instruction."""
 
 
 class Dma(Component):
@@ -37,7 +43,7 @@ class Dma(Component):
     local memory are taken and dropped, begun writes are finished. quiet: nothing is outstanding on
     the external port. busy: an instruction is under way.
     With config.dram != "readwrite" there is no `dram_write` and no `read`, and DMA_STORE must not
-    come.
+    come. Without config.prefetch, addresses and strides come through `fields`, word by word.
 
     Timing: the first burst of a load is offered 7 cycles after the instruction, a further burst
     every 3 cycles and a further row every 7 (9 if the last one ended at a multiple of burst_bytes),
@@ -46,7 +52,8 @@ class Dma(Component):
     before leaves, then it is offered: local_read_latency + 8 cycles or so more a burst.
     """
 
-    instructions: wiring.PureInterface
+    instructions: Any
+    fields: Any
     dram_read: wiring.PureInterface
     dram_write: wiring.PureInterface
     read: wiring.PureInterface
@@ -72,6 +79,8 @@ class Dma(Component):
             "error": Out(1),
             "busy": Out(1),
         }
+        if not config.prefetch:
+            members["fields"] = Out(FieldPort())
         if self.stores:
             members |= {"dram_write": Out(DramWrite(config)), "read": Out(LocalRead(config))}
         super().__init__(members)
@@ -115,11 +124,26 @@ class Dma(Component):
         m.submodules.local_walk = local_walk = LocalWalk()
         m.d.comb += [
             local_walk.words.eq(instruction.words),
-            local_walk.first.eq(instruction.local_address),
-            local_walk.stride.eq(instruction.local_stride),
             self.busy.eq(1),
         ]
         m.d.sync += self.error.eq(0)
+        # Of what comes last through `fields`, or of both.
+        bad, bad_address, bad_stride = Signal(), Signal(), Signal()
+        if config.prefetch:
+            m.d.comb += [
+                local_walk.first.eq(instruction.local_address),
+                local_walk.stride.eq(instruction.local_stride),
+                bad_address.eq(self._bad(instruction.dram_address)),
+                bad_stride.eq(self._bad(instruction.dram_stride)),
+            ]
+        else:
+            local_stride = Signal(16, reset_less=True)
+            m.d.comb += [
+                local_walk.first.eq(self.fields.word[:16]),
+                local_walk.stride.eq(local_stride),
+                bad_address.eq(bad),
+                bad_stride.eq(bad),
+            ]
         registers = pipelined(config)
         assembler: Any = WordAssembler(config) if registers else BeatWriter(config)
         m.submodules.assembler = assembler
@@ -130,18 +154,37 @@ class Dma(Component):
 
         with m.FSM(name="state"):
             with m.State("IDLE"):
-                m.d.comb += [self.busy.eq(0), local_walk.load.eq(1)]
+                m.d.comb += self.busy.eq(0)
                 m.d.sync += [row.eq(0), row_number.eq(1)]
-                m.d.sync += operand.eq(instruction.dram_address >> byte_bits)
+                if config.prefetch:
+                    m.d.comb += local_walk.load.eq(1)
+                    m.d.sync += operand.eq(instruction.dram_address >> byte_bits)
                 with m.If(stream.valid & ~dropping):
                     m.next = "DONE"
                     with m.If(instruction.rows.any() & instruction.words.any()):
+                        m.next = "START" if config.prefetch else "ADDRESS"
+            if not config.prefetch:
+                for state, word, following in (
+                    ("ADDRESS", _DRAM_ADDRESS, "LOCAL"),
+                    ("STRIDE", _DRAM_STRIDE, "TURN"),
+                ):
+                    with m.State(state):
+                        m.d.comb += [self.fields.want.eq(1), self.fields.index.eq(word)]
+                        m.d.sync += operand.eq(self.fields.word >> byte_bits)
+                        m.d.sync += bad.eq(self._bad(self.fields.word))
+                        with m.If(self.fields.valid):
+                            m.next = following
+                with m.State("LOCAL"):
+                    m.d.comb += [self.fields.want.eq(1), self.fields.index.eq(_LOCAL)]
+                    m.d.comb += local_walk.load.eq(1)
+                    m.d.sync += local_stride.eq(self.fields.word[16:])
+                    with m.If(self.fields.valid):
                         m.next = "START"
             with m.State("START"):
                 m.d.comb += local_walk.start.eq(1)
                 m.d.sync += [row.eq(total), operand.eq(instruction.words)]
                 m.next = "CHECK"
-                with m.If(self._bad(instruction.dram_address)):
+                with m.If(bad_address):
                     m.d.sync += self.error.eq(1)
                     m.next = "STOP"
             with m.State("CHECK"):
@@ -166,8 +209,7 @@ class Dma(Component):
                 with m.If(dropping):
                     m.next = "STOP"
                 with m.Elif(same & (end[low] == 0)):
-                    m.d.sync += operand.eq(instruction.dram_stride >> byte_bits)
-                    m.next = "TURN"
+                    self._turn(m, operand)
                 with m.Elif(~storing & ~promised[-1]):
                     m.next = "OFFER"
                 if self.stores:
@@ -182,20 +224,18 @@ class Dma(Component):
                             m.next = "STOP"
             with m.State("OFFER"):
                 m.d.comb += [offering.eq(1), from_cursor.eq(1)]
-                with m.If(taken & same):
-                    m.d.sync += operand.eq(instruction.dram_stride >> byte_bits)
                 with m.If(taken):
                     m.d.sync += cursor.eq(Cat(Const(0, burst_bits), total[burst_bits:]))
                     m.next = "AIM"
                     with m.If(same):
-                        m.next = "TURN"
+                        self._turn(m, operand)
             with m.State("TURN"):
                 m.d.sync += [row.eq(total), row_number.eq(row_number + 1)]
                 m.d.sync += operand.eq(instruction.words)
                 m.next = "CHECK"
                 with m.If(row_number == instruction.rows):
                     m.next = "DRAIN"
-                with m.Elif(self._bad(instruction.dram_stride)):
+                with m.Elif(bad_stride):
                     m.d.sync += self.error.eq(1)
                     m.next = "STOP"
             under_way = promised.any() | assembler.word.valid | acknowledges.any()
@@ -262,6 +302,15 @@ class Dma(Component):
         with m.If(begun != self.dram_write.acknowledge.valid):
             m.d.sync += acknowledges.eq(_add(acknowledges, ~begun.replicate(4), begun))
         return m
+
+    def _turn(self, m: Module, operand: Signal) -> None:
+        """On to the next row, for which the stride is added."""
+        if self.config.prefetch:
+            stride = self.instructions.stream.payload.dram_stride
+            m.d.sync += operand.eq(stride >> exact_log2(self.config.word_bytes))
+            m.next = "TURN"
+        else:
+            m.next = "STRIDE"
 
     def _bad(self, address: Value) -> Value:
         """Whether a byte address or a distance is not that of a word in external memory."""

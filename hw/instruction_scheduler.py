@@ -31,8 +31,9 @@ class InstructionScheduler(wiring.Component):
     That signals wait for room all together, before the engine goes on, cannot deadlock: in program
     order no counter exceeds SEMAPHORE_MAX, so the first unfinished instruction finds room.
 
-    Ports as those of InstructionQueues, and `fields`, the epilogue's way to the words of its
-    instruction: one takes nine cycles, if no engine needs anything else. `empty` speaks for all
+    Ports as those of InstructionQueues, and `fields_dma` and `fields_epilogue`, these
+    engines' way to words of their instructions: one takes nine cycles, if no engine needs anything
+    else. `empty` speaks for all
     engines once it has been 1 for VISITS cycles. Nothing may be written for REGIONS cycles after a
     reset.
     """
@@ -51,7 +52,8 @@ class InstructionScheduler(wiring.Component):
     completed: Signal
     pc: Any
     empty: Signal
-    fields: Any
+    fields_dma: Any
+    fields_epilogue: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self.config = config
@@ -65,7 +67,8 @@ class InstructionScheduler(wiring.Component):
                 "completed": Out(len(Engine)),
                 "pc": Out(24).array(len(Engine)),
                 "empty": Out(1),
-                "fields": In(FieldPort()),
+                "fields_dma": In(FieldPort()),
+                "fields_epilogue": In(FieldPort()),
             }
         )
 
@@ -102,7 +105,8 @@ class InstructionScheduler(wiring.Component):
             act.eq(Mux(giving, Mux(mask[0], 1 << engine, 0), mask)),
             read.en.eq(1),
             read.addr.eq(Cat(index, slot, engine)),
-            self.fields.word.eq(read.data),
+            self.fields_dma.word.eq(read.data),
+            self.fields_epilogue.word.eq(read.data),
             store.en.eq(write.enable | storing),
             store.addr.eq(
                 Mux(
@@ -121,6 +125,7 @@ class InstructionScheduler(wiring.Component):
             lookup.found.eq(found),
             lookup.pc.eq(Cat(Const(0, INSTRUCTION_BYTES.bit_length() - 1), low, high)),
         ]
+        fields = {Engine.DMA: self.fields_dma, Engine.EPILOGUE: self.fields_epilogue}
         tokens_read = Cat(index, Const(0, bits), Const(_TOKENS, 3))
         queued = filled[engine] != slot
         with m.FSM(name="state") as fsm:
@@ -137,13 +142,15 @@ class InstructionScheduler(wiring.Component):
                     posting.bit_select(engine, 1) | (queued & ~running.bit_select(engine, 1))
                 ):
                     m.next = "MASK"
-                with m.Elif(self.fields.want & (engine == Engine.EPILOGUE)):
-                    m.d.comb += read.addr.eq(Cat(self.fields.index, slot, engine))
-                    m.next = "FIELD"
+                for e, port in fields.items():
+                    with m.Elif(port.want & (engine == e)):
+                        m.d.comb += read.addr.eq(Cat(port.index, slot, engine))
+                        m.next = "FIELD"
                 with m.Else():
                     m.d.comb += go_on.eq(1)
             with m.State("FIELD"):
-                m.d.comb += [self.fields.valid.eq(1), go_on.eq(1)]
+                m.d.comb += go_on.eq(1)
+                m.d.comb += [port.valid.eq(engine == e) for e, port in fields.items()]
                 m.next = "LOOK"
             # Word 0 is there.
             with m.State("MASK"):

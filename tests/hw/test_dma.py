@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.dma import Dma
 from gateformer.hw.dram_arbiter import DramArbiter
+from gateformer.hw.instruction_fields import InstructionFields
 from gateformer.hw.interfaces import InstructionPort, LocalWrite
 from gateformer.sim.bench import run_bench
 from gateformer.sim.dram import DramModel
@@ -18,6 +19,30 @@ from gateformer.spec.configs import ECP5_85K, SMALL
 from gateformer.spec.isa import Engine
 
 BENCH = str(Path(__file__).with_name("bench_dma.py"))
+
+
+class DmaWithFields(wiring.Component):
+    """The engine that asks for words of its instruction, and who answers."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.dma = Dma(config)
+        members = dict(self.dma.signature.members)
+        del members["fields"]
+        super().__init__(members)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.dma = self.dma
+        m.submodules.fields = fields = InstructionFields()
+        m.d.comb += fields.instruction.eq(self.dma.instructions.stream.payload)
+        wiring.connect(m, fields.fields, self.dma.fields)
+        for name, member in self.signature.members.items():
+            ours, theirs = getattr(self, name), getattr(self.dma, name)
+            if not member.is_port:
+                wiring.connect(m, wiring.flipped(ours), theirs)
+            else:
+                m.d.comb += ours.eq(theirs) if member.flow is Out else theirs.eq(ours)
+        return m
 
 
 @pytest.mark.parametrize(
@@ -48,9 +73,10 @@ def test_dma(
         burst_bytes=burst_bytes,
         dram=dram,
         memory_ports=memory_ports,
+        prefetch=memory_ports == 2,
     )
     run_bench(
-        Dma(config),
+        Dma(config) if config.prefetch else DmaWithFields(config),
         BENCH,
         tmp_path / "build",
         environment={"CONFIG": json.dumps(config.as_dict())},
