@@ -149,9 +149,8 @@ def epilogue_tile_cycles(
             steps += lanes + max(visits, words * lanes)
         else:
             steps += max(visits, (words + addend) * lanes, 2)
-    if residual or addend:
-        steps = max(steps, steps * OPERAND_LATENCY // OPERANDS)
-    return -(-rows // lanes) * steps
+    steps *= -(-rows // lanes)
+    return max(steps, steps * OPERAND_LATENCY // OPERANDS) if residual or addend else steps
 
 
 def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:
