@@ -143,7 +143,7 @@ class CycleModel:
                 return t.softmax_cycles(config, i["rows"], i["length"])
             case Opcode.NORM:
                 return t.norm_cycles(config, i["rows"], i["channels"])
-        return t.table_cycles(i.opcode, i["count"])
+        return t.table_cycles(config, i.opcode, i["count"])
 
     def _ready(self, engine: Engine, arrival: int) -> int:
         """When the engine holds its next instruction."""

@@ -3,6 +3,7 @@
 Cycles as seen in RTL simulation; the cycle model and the scheduler build on them.
 """
 
+from gateformer.compiler import vector_serial
 from gateformer.compiler.layout import words_of
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Opcode
@@ -155,12 +156,16 @@ def epilogue_tile_cycles(
 
 def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:
     """Cycles from a row of softmax to the next."""
+    if config.multipliers == "serial":
+        return vector_serial.softmax_row_cycles(config, length)
     return max(_softmax_pass(config, length) + SOFTMAX_GAP, SOFTMAX_ROW)
 
 
 def softmax_cycles(config: AcceleratorConfig, rows: int, length: int) -> int:
     """Cycles of a softmax instruction."""
     following = (rows - 1) * softmax_row_cycles(config, length)
+    if config.multipliers == "serial":
+        return following + vector_serial.softmax_first_cycles(config, length)
     return following + 2 * _softmax_pass(config, length) + SOFTMAX_LATENCY
 
 
@@ -171,14 +176,18 @@ def _softmax_pass(config: AcceleratorConfig, length: int) -> int:
 
 def norm_row_cycles(config: AcceleratorConfig, channels: int) -> int:
     """Cycles from a row of a norm to the next."""
+    if config.multipliers == "serial":
+        return vector_serial.norm_row_cycles(config, channels, _norm_constants(config))
     return max(_norm_pass(config, channels) + NORM_GAP, _norm_constants(config) + NORM_NEXT)
 
 
 def norm_cycles(config: AcceleratorConfig, rows: int, channels: int) -> int:
     """Cycles of a norm instruction."""
     following = (rows - 1) * norm_row_cycles(config, channels)
-    first = 2 * _norm_pass(config, channels) + _norm_constants(config)
-    return following + first + NORM_LATENCY
+    constants = _norm_constants(config)
+    if config.multipliers == "serial":
+        return following + vector_serial.norm_first_cycles(config, channels, constants)
+    return following + 2 * _norm_pass(config, channels) + constants + NORM_LATENCY
 
 
 def _norm_pass(config: AcceleratorConfig, channels: int) -> int:
@@ -192,6 +201,8 @@ def _norm_constants(config: AcceleratorConfig) -> int:
     return NORM_CONSTANTS + 2 * (config.norm_length - 1).bit_length()
 
 
-def table_cycles(opcode: Opcode, count: int) -> int:
+def table_cycles(config: AcceleratorConfig, opcode: Opcode, count: int) -> int:
     """Cycles to fill a table."""
+    if config.multipliers == "serial" and opcode in vector_serial.TABLE_CYCLES:
+        return vector_serial.table_cycles(config, opcode, count)
     return count * TABLE_CYCLES[opcode] + TABLE_LATENCY[opcode]

@@ -1,88 +1,22 @@
 """LayerNorm of int16 rows with two outputs."""
 
-from typing import Any
-
 from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value
-from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.norm_ports import RECORD, NormPorts
 from gateformer.hw.vector_constants import CONSTANT_BITS, RowConstants
 from gateformer.hw.vector_gain import CODE, GainLane
 from gateformer.hw.vector_normalize import NormalizeLane, RowSums
-from gateformer.hw.vector_ports import (
-    GroupSource,
-    Replay,
-    RowPort,
-    group_bytes,
-    norm_interval,
-    out_layout,
-)
+from gateformer.hw.vector_ports import group_bytes, norm_interval
 from gateformer.hw.vector_row import Pieces
-from gateformer.spec.config import AcceleratorConfig
-
-RECORD = 8
-"""Bytes of a gain record."""
 
 
-class Norm(Component):
-    """Rows of int16 codes to int8 (channel 0) and int16 outputs (channel 1).
+class Norm(NormPorts):
+    """The norm unit with multipliers: norm_lanes channels take norm_interval cycles.
 
-    Follows spec.arithmetic.normalize_row and gain; the int16 output saturates to residual_bits.
-    `source` brings the rows, each group held for norm_hold cycles, and `replay` brings them again,
-    from `groups`, after `row.load`; `start` comes first and all other inputs stay. Of a code's two
-    mask bits the second says whether its group is the row's last, see RowReader. norm_lanes
-    channels take norm_interval cycles. RowConstants.latency plus about 20 cycles bounds the rate of
-    short rows.
-
-    With `fill`, the groups of `source` are `records` gain records instead, of the int16 output if
-    `output16`, else of the int8 output; `filled` is 1 for a cycle after the last one.
+    A group is held for norm_hold cycles. RowConstants.latency plus about 12 cycles bounds the rate
+    of short rows.
     """
-
-    start: Signal
-    fill: Signal
-    output16: Signal
-    records: Signal
-    channels: Signal
-    write8: Signal
-    write16: Signal
-    shift8: Signal
-    shift16: Signal
-    position: Signal
-    epsilon_bit: Signal
-    filled: Signal
-    source: Any
-    row: Any
-    replay: Any
-    groups: Signal
-    masks: Signal
-    push: Signal
-    group: Any
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "start": In(1),
-                "fill": In(1),
-                "output16": In(1),
-                "records": In(12),
-                "channels": In(12),
-                "write8": In(1),
-                "write16": In(1),
-                "shift8": In(2),
-                "shift16": In(2),
-                "position": Out(5),
-                "epsilon_bit": In(1),
-                "filled": Out(1),
-                "source": In(GroupSource(config)),
-                "row": Out(RowPort()),
-                "replay": In(Replay()),
-                "groups": In(8 * group_bytes(config)),
-                "masks": In(group_bytes(config)),
-                "push": Out(1),
-                "group": Out(out_layout(config)),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -248,29 +182,11 @@ class Norm(Component):
 
     def _fill(self, m: Module) -> tuple[list[Value], Value, Value]:
         """What the gains of each lane are filled with: enables, address, data."""
-        config, source = self.config, self.source
+        config = self.config
         parts = RECORD // group_bytes(config)
         lane_bits = config.norm_lanes.bit_length() - 1
-        channel = Signal(range(config.norm_length), reset_less=True)
-        part = Signal(range(parts), reset_less=True)
-        valid = Signal()
-        m.d.comb += valid.eq(source.valid & self.fill)
-        if config.word_bytes > RECORD:
-            # The last word may hold more records than are meant.
-            surplus = Signal(reset_less=True)
-            with m.If(self.start):
-                m.d.sync += surplus.eq(0)
-            with m.Elif(valid & (part == parts - 1) & (channel + 1 == self.records)):
-                m.d.sync += surplus.eq(1)
-            m.d.comb += valid.eq(source.valid & self.fill & ~surplus)
-        with m.If(self.start):
-            m.d.sync += [channel.eq(0), part.eq(0)]
-        with m.Elif(valid):
-            m.d.sync += part.eq(part + 1)
-            with m.If(part == parts - 1):
-                m.d.sync += [part.eq(0), channel.eq(channel + 1)]
-        m.d.sync += self.filled.eq(source.valid & self.fill & source.end & source.final)
-        group = source.group
+        valid, part, channel = self.records_walk(m)
+        group = self.source.group
         enables: Value = Const(7, 3)
         data = Cat(group[:16], group[32:])
         if parts > 1:

@@ -81,15 +81,16 @@ class SerialProduct(Component):
         operand = Mux(self.use_b, b, a)
         partial = Signal(operand.shape(), reset_less=True)
         wide = Shape(len(operand) + 1, signed=operand.shape().signed)
-        total = mux_add(m, partial, self.use_b, b, a, wide, name="total", family=self.family)
-        m.d.sync += [
-            a.eq(self.a),
-            b.eq(self.b),
-            partial.eq(total >> 1),
-            self.product.eq(total[0]),
-        ]
-        with m.If(~self.bit):
-            m.d.sync += [a.eq(0), b.eq(0)]
+        if self.family == "ecp5":
+            total = mux_add(m, partial, self.use_b, b, a, wide, name="total", family=self.family)
+            m.d.sync += [a.eq(Mux(self.bit, self.a, 0)), b.eq(Mux(self.bit, self.b, 0))]
+        else:
+            # The gates and the register behind them share cells.
+            chosen = Signal(operand.shape(), reset_less=True)
+            total = Signal(wide)
+            m.d.comb += total.eq(partial + chosen)
+            m.d.sync += chosen.eq(Mux(self.bit, Mux(self.use_b, self.b, self.a), 0))
+        m.d.sync += [partial.eq(total >> 1), self.product.eq(total[0])]
         with m.If(self.clear):
             m.d.sync += partial.eq(0)
         return m
@@ -109,7 +110,8 @@ class RowConstants(Component):
     bit by bit: `epsilon_bit` is its bit `position`, a cycle later.
 
     `start` is heeded while `busy` is 0; the operands must stay until `busy` is 0 again, and the
-    results stand until the next start. Takes `latency` cycles.
+    results stand until the next start. Takes `latency` cycles. `turn_factor` and `turn_offset`
+    rotate a result to the right by a bit.
 
     Two serial multipliers do all of it, lowest bits first. First C times Q and S times S, whose
     difference runs through a window of 16 bits: with each pair of bits that is not 0, the window
@@ -126,6 +128,8 @@ class RowConstants(Component):
     position: Signal
     epsilon_bit: Signal
     busy: Signal
+    turn_factor: Signal
+    turn_offset: Signal
     factor: Signal
     offset: Signal
 
@@ -142,6 +146,8 @@ class RowConstants(Component):
                 "position": Out(5),
                 "epsilon_bit": In(1),
                 "busy": Out(1),
+                "turn_factor": In(1),
+                "turn_offset": In(1),
                 "factor": Out(CONSTANT_BITS),
                 "offset": Out(CONSTANT_BITS),
             }
@@ -275,6 +281,9 @@ class RowConstants(Component):
             m.d.sync += self.offset.eq(Cat(self.offset[1:], total_bits[0]))
         with m.If(is_constants):
             m.d.sync += self.factor.eq(Cat(self.factor[1:], first.product))
+        for result, turn in ((self.factor, self.turn_factor), (self.offset, self.turn_offset)):
+            with m.If(turn):
+                m.d.sync += result.eq(result.rotate_right(1))
         with m.If(is_variance & flowing & time[0] & window[-2:].any()):
             m.d.sync += [mantissa.eq(window), first_place.eq(place)]
 

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import Component, In, Out
 from gateformer.hw.interfaces import LocalWrite, local_write_layout, pipelined
 from gateformer.hw.primitives.adder import mux_add
 from gateformer.hw.primitives.ram import WordRam
-from gateformer.hw.vector_ports import group_bytes, out_layout
+from gateformer.hw.vector_ports import group_bytes, is_serial, out_layout
 from gateformer.spec.config import AcceleratorConfig
 
 UNIT = 8
@@ -23,9 +23,10 @@ class RowWriter(Component):
     `start` is 1 for two cycles, with `channel` 0 and then 1: channel c begins at `address{c}`, its
     rows `stride{c}` words apart. `push` appends `group` to the queue, never more than one group a
     cycle. It can not be refused: `room` says that half of the queue is free, which is more than a
-    unit has on its way. UNIT bytes are written at a time, fewer at the end of a row, and single
-    groups of channel 0 if `single`. Of a row's last group the bytes in `tail{c}` are written.
-    `done` is 1 for the cycle in which the final group is taken.
+    unit has on its way. If is_serial there is no queue, and `room` says that all groups have left.
+    UNIT bytes are written at a time, fewer at the end of a row, and with `single` the groups of
+    channel 0 alone, as those of channel 1 if is_serial. Of a row's last group the bytes in
+    `tail{c}` are written. `done` is 1 for the cycle in which the final group is taken.
     """
 
     DEPTH = 64
@@ -74,40 +75,17 @@ class RowWriter(Component):
 
         unit = self._requests(m)
 
-        # A place is read only when it was written in an earlier cycle and written when it was read
-        # before: no address is read and written in one cycle.
-        width = out_layout(self.config).size
-        m.submodules.queue = queue = WordRam(
-            depth=self.DEPTH,
-            width_bytes=-(-width // 8),
-            registered=pipelined(self.config),
-            stallable=True,
-            family=self.config.family,
-        )
-        level = Signal(range(self.DEPTH + 1))
-        # What is on its way from the queue, stage by stage; the last one is `head`.
-        leaving = Signal(queue.latency + 1)
-        head_valid = leaving[-1]
         head = Signal(out_layout(self.config), reset_less=True)
-        fetch = Signal()
+        head_valid = Signal()
         advance = Signal()
-        flow = Signal()
-        m.d.comb += [
-            queue.write_data.eq(self.group),
-            queue.write_mask.eq(self.push.replicate(len(queue.write_mask))),
-            queue.read_enable.eq(flow),
-            advance.eq(head_valid & (~unit.valid | unit.ready)),
-            flow.eq(~head_valid | advance),
-            fetch.eq((level != 0) & flow),
-        ]
-        m.d.sync += [
-            queue.write_address.eq(queue.write_address + self.push),
-            queue.read_address.eq(queue.read_address + fetch),
-            level.eq(level + self.push - fetch),
-            self.room.eq(~level[-2:].any()),
-        ]
-        with m.If(flow):
-            m.d.sync += [leaving.eq(Cat(fetch, leaving)), head.eq(queue.read_data)]
+        m.d.comb += advance.eq(head_valid & (~unit.valid | unit.ready))
+        if is_serial(self.config):
+            m.d.sync += head_valid.eq(self.push | (head_valid & ~advance))
+            with m.If(self.push):
+                m.d.sync += head.eq(self.group)
+            m.d.comb += self.room.eq(~head_valid & ~unit.valid)
+        else:
+            self._queue(m, head, head_valid, advance)
 
         # Where the group stands in its word, and whether what stands there is written.
         places = Array(Signal(range(slots), name=f"slot_{i}", reset_less=True) for i in range(2))
@@ -120,7 +98,7 @@ class RowWriter(Component):
         tail = Signal(size)
         m.d.comb += [
             slot.eq(places[head.channel]),
-            alone.eq(self.single & ~head.channel),
+            alone.eq(self.single & (~head.channel | is_serial(self.config))),
             first.eq(alone | ~slot[:unit_bits].any()),
             send.eq(alone | head.end | slot[:unit_bits].all()),
             word_end.eq(slot == slots - 1),
@@ -180,6 +158,40 @@ class RowWriter(Component):
         with m.If(advance):
             m.d.sync += payload.address.eq(reads[0])
         return m
+
+    def _queue(self, m: Module, head: Any, head_valid: Signal, advance: Signal) -> None:
+        """Groups wait for their turn; the next one is `head`."""
+        # A place is read only when it was written in an earlier cycle and written when it was read
+        # before: no address is read and written in one cycle.
+        width = out_layout(self.config).size
+        m.submodules.queue = queue = WordRam(
+            depth=self.DEPTH,
+            width_bytes=-(-width // 8),
+            registered=pipelined(self.config),
+            stallable=True,
+            family=self.config.family,
+        )
+        level = Signal(range(self.DEPTH + 1))
+        # What is on its way from the queue, stage by stage; the last one is `head`.
+        leaving = Signal(queue.latency + 1)
+        fetch = Signal()
+        flow = Signal()
+        m.d.comb += [
+            queue.write_data.eq(self.group),
+            queue.write_mask.eq(self.push.replicate(len(queue.write_mask))),
+            queue.read_enable.eq(flow),
+            head_valid.eq(leaving[-1]),
+            flow.eq(~head_valid | advance),
+            fetch.eq((level != 0) & flow),
+        ]
+        m.d.sync += [
+            queue.write_address.eq(queue.write_address + self.push),
+            queue.read_address.eq(queue.read_address + fetch),
+            level.eq(level + self.push - fetch),
+            self.room.eq(~level[-2:].any()),
+        ]
+        with m.If(flow):
+            m.d.sync += [leaving.eq(Cat(fetch, leaving)), head.eq(queue.read_data)]
 
     def _requests(self, m: Module) -> Any:
         """A stream of units to write, and whether each is the job's final one."""

@@ -210,9 +210,10 @@ class AcceleratorConfig:
             f"multipliers is {self.multipliers!r}: dsp or serial",
         )
         need(
-            self.multipliers != "serial" or (self.epilogue_lanes == 1 and self.gelu == "table"),
+            self.multipliers != "serial"
+            or (self.epilogue_lanes == 1 and self.norm_lanes == 1 and self.gelu == "table"),
             f"serial multipliers serve one lane and a table, not {self.epilogue_lanes} epilogue "
-            f"lanes and gelu {self.gelu!r}",
+            f"lanes, {self.norm_lanes} norm lanes and gelu {self.gelu!r}",
         )
         for lanes, length, unit in (
             (self.softmax_lanes, self.softmax_length, "softmax"),

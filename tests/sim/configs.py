@@ -3,7 +3,7 @@
 from gateformer.spec.configs import ECP5_85K, SMALL, TINY
 
 LARGE = ECP5_85K.replace(family="generic")
-ONE_PORT = TINY.replace(name="one-port", family="generic", watchdog_cycles=1 << 17)
+ONE_PORT = TINY.replace(name="one-port", family="generic", watchdog_cycles=1 << 18)
 CLASSICAL = SMALL.replace(
     name="classical",
     rows=3,

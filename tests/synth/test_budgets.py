@@ -64,7 +64,7 @@ BUDGETS = (
     Budget("Sequencer", Sequencer, lut_eq=337, ff=143),
     Budget("Softmax", Softmax, lut_eq=328, ff=430, bram=4),
     Budget("SystolicArray", SystolicArray, lut_eq=2637, ff=6893, dsp=128),
-    Budget("VectorEngine", VectorEngine, lut_eq=1514, ff=2015, dsp=10, bram=14),
+    Budget("VectorEngine", VectorEngine, lut_eq=1531, ff=2015, dsp=10, bram=16),
 )
 
 

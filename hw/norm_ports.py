@@ -1,0 +1,105 @@
+"""What both forms of the norm unit have in common: their ports and the filling of the gains."""
+
+from typing import Any
+
+from amaranth import Module, Signal
+from amaranth.lib.wiring import Component, In, Out
+
+from gateformer.hw.vector_ports import GroupSource, Replay, RowPort, group_bytes, out_layout
+from gateformer.spec.config import AcceleratorConfig
+
+RECORD = 8
+"""Bytes of a gain record."""
+
+
+class NormPorts(Component):
+    """Rows of int16 codes to int8 (channel 0) and int16 outputs (channel 1).
+
+    Follows spec.arithmetic.normalize_row and gain; the int16 output saturates to residual_bits.
+    `source` brings the rows, each group held for the instruction's hold, and `replay` brings them
+    again, from `groups`, after `row.load`; `start` comes first and all other inputs stay. Of a
+    code's two mask bits the second says whether its group is the row's last, see RowReader. While
+    `full`, no further word may begin. `done`: a replayed group has been passed on, and `room` is
+    heeded before a group is pushed; both if is_serial only.
+
+    With `fill`, the groups of `source` are `records` gain records instead, of the int16 output if
+    `output16`, else of the int8 output; `filled` is 1 for a cycle after the last one.
+    """
+
+    start: Signal
+    fill: Signal
+    output16: Signal
+    records: Signal
+    channels: Signal
+    write8: Signal
+    write16: Signal
+    shift8: Signal
+    shift16: Signal
+    position: Signal
+    epsilon_bit: Signal
+    filled: Signal
+    full: Signal
+    room: Signal
+    done: Signal
+    source: Any
+    row: Any
+    replay: Any
+    groups: Signal
+    masks: Signal
+    push: Signal
+    group: Any
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "fill": In(1),
+                "output16": In(1),
+                "records": In(12),
+                "channels": In(12),
+                "write8": In(1),
+                "write16": In(1),
+                "shift8": In(2),
+                "shift16": In(2),
+                "position": Out(5),
+                "epsilon_bit": In(1),
+                "filled": Out(1),
+                "full": Out(1),
+                "room": In(1),
+                "done": Out(1),
+                "source": In(GroupSource(config)),
+                "row": Out(RowPort()),
+                "replay": In(Replay()),
+                "groups": In(8 * group_bytes(config)),
+                "masks": In(group_bytes(config)),
+                "push": Out(1),
+                "group": Out(out_layout(config)),
+            }
+        )
+
+    def records_walk(self, m: Module) -> tuple[Signal, Signal, Signal]:
+        """While the gains are filled: whether a piece of a record is there, which one, and the
+        record's channel."""
+        config, source = self.config, self.source
+        parts = RECORD // group_bytes(config)
+        channel = Signal(range(config.norm_length), reset_less=True)
+        part = Signal(range(parts), reset_less=True)
+        valid = Signal()
+        m.d.comb += valid.eq(source.valid & self.fill)
+        if config.word_bytes > RECORD:
+            # The last word may hold more records than are meant.
+            surplus = Signal(reset_less=True)
+            with m.If(self.start):
+                m.d.sync += surplus.eq(0)
+            with m.Elif(valid & (part == parts - 1) & (channel + 1 == self.records)):
+                m.d.sync += surplus.eq(1)
+            m.d.comb += valid.eq(source.valid & self.fill & ~surplus)
+        with m.If(self.start):
+            m.d.sync += [channel.eq(0), part.eq(0)]
+        with m.Elif(valid):
+            m.d.sync += part.eq(part + 1)
+            with m.If(part == parts - 1):
+                m.d.sync += [part.eq(0), channel.eq(channel + 1)]
+        m.d.sync += self.filled.eq(source.valid & self.fill & source.end & source.final)
+        return valid, part, channel
