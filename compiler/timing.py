@@ -28,6 +28,8 @@ and its tokens are there."""
 TOKEN = 5
 """Cycles from the end of an instruction to the start of one that awaits its token: the semaphores
 are looked after in turns."""
+SHORTEST_TILE = 2
+"""Cycles of the array for a tile at least."""
 SCHEDULE_INSTRUCTION = 45
 """Cycles from the end of an instruction to the start of the engine's next one without prefetch, if
 no other engine is served between."""
@@ -119,7 +121,7 @@ def next_cycles(config: AcceleratorConfig) -> int:
 
 def tile_cycles(config: AcceleratorConfig, k: int) -> int:
     """Cycles that the array takes for a tile with a contraction of k elements."""
-    return max(words_of(k, 1, config.lanes), config.cols)
+    return max(words_of(k, 1, config.lanes), config.cols, SHORTEST_TILE)
 
 
 def epilogue_tile_cycles(

@@ -17,7 +17,7 @@ from gateformer.hw.instruction_queue import InstructionQueues
 from gateformer.hw.instruction_scheduler import InstructionScheduler
 from gateformer.hw.interfaces import DramRead, DramWrite, pipelined
 from gateformer.hw.local_fetch import LocalFetch
-from gateformer.hw.local_memory import LocalMemory
+from gateformer.hw.local_memory import ERROR_LATENCY, LocalMemory
 from gateformer.hw.probe import Probe, connect_probe
 from gateformer.hw.registers import RegisterBus, Registers
 from gateformer.hw.runtime_lengths import RuntimeLengths
@@ -137,9 +137,14 @@ class Accelerator(wiring.Component):
         beats_in, beats_out = Signal(), Signal()
         progress = self._dram(m, registers, sequencer, queues, memory, beats_in, beats_out)
 
-        # Late by a cycle: it comes from all corners.
-        progressed = Signal()
-        m.d.sync += progressed.eq(queues.completed.any() | progress)
+        # Late by two cycles: it comes from all corners.
+        completed, progressed = Signal(), Signal()
+        moved = Signal(len(progress))
+        m.d.sync += [
+            completed.eq(queues.completed.any()),
+            moved.eq(progress),
+            progressed.eq(completed | moved.any()),
+        ]
         m.submodules.lengths = lengths = RuntimeLengths(config)
         for name in ("start", "stop"):
             m.d.comb += getattr(sequencer, name).eq(getattr(registers, name))
@@ -231,17 +236,23 @@ class Accelerator(wiring.Component):
             ]
         m.d.comb += [
             dma.abort.eq(sequencer.abort),
-            sequencer.dma_error.eq(dma.error),
             sequencer.quiet.eq(fetch.quiet & dma.quiet),
             beats_in.eq(_moves(arbiter.port.data)),
         ]
-        progress = beats_in | _moves(arbiter.port.burst)
+        # As late as what local memory reports: the queues look back by as much.
+        dma_error: Value = dma.error
+        for stage in range(ERROR_LATENCY - 2):
+            late = Signal(name=f"dma_error_{stage}")
+            m.d.sync += late.eq(dma_error)
+            dma_error = late
+        m.d.comb += sequencer.dma_error.eq(dma_error)
+        progress = [beats_in, _moves(arbiter.port.burst)]
         if config.dram == "readwrite":
             wiring.connect(m, dma.dram_write, wiring.flipped(self.dram_write))
             wiring.connect(m, dma.read, memory.read_dma)
             m.d.comb += beats_out.eq(_moves(dma.dram_write.data))
-            progress |= beats_out | _moves(dma.dram_write.burst)
-        return progress
+            progress += [beats_out, _moves(dma.dram_write.burst)]
+        return Cat(progress)
 
     def _events(self, queues: Any, array: ArrayEngine) -> dict[Counter, Value]:
         """What the performance counters count, external memory aside."""

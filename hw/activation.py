@@ -3,10 +3,10 @@
 from amaranth import Cat, Module, Mux, Shape, ShapeLike, Signal, Value, signed, unsigned
 from amaranth.lib import data
 from amaranth.lib.data import View
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.multiplier import Multiplier
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.arithmetic import SCALE_SHIFTS
 from gateformer.spec.config import AcceleratorConfig
 
@@ -63,24 +63,17 @@ class Activation(Component):
             m.d.sync += position.eq(position + 1)
         # Written while `lookup` is 0, read while it is 1.
         for lane in range(self.config.epilogue_lanes):
-            m.submodules[f"table_{lane}"] = table = Memory(
-                shape=8, depth=1 << bits, init=[], attrs={"no_rw_check": 1}
+            m.submodules[f"table_{lane}"] = table = WordRam(
+                depth=1 << bits, width_bytes=1, blanked=True, family=self.config.family
             )
-            write = table.write_port()
-            read = table.read_port()
-            result = Signal(signed(8), name=f"result_{lane}", reset_less=True)
             m.d.comb += [
-                write.addr.eq(position),
-                write.data.eq(self.fill_byte),
-                write.en.eq(self.fill_valid),
-                read.addr.eq(self.codes[lane]),
-                read.en.eq(self.lookup),
-                self.results[lane].eq(result),
+                table.write_address.eq(position),
+                table.write_data.eq(self.fill_byte),
+                table.write_mask.eq(self.fill_valid),
+                table.read_address.eq(self.codes[lane]),
+                table.blank.eq(~self.lookup),
+                self.results[lane].eq(table.read_data),
             ]
-            with m.If(self.lookup):
-                m.d.sync += result.eq(read.data)
-            with m.Else():
-                m.d.sync += result.eq(0)
 
     def _polynomial(self, m: Module) -> None:
         # Bytes enter at the top and the first ends lowest; what follows the last is padding.

@@ -18,9 +18,9 @@ class ArrayControl(Component):
 
     For each group of A, for each tile of the B block, for each step: the rings are read
     at `a_position`, `b_position` and `step`; `valid` marks a step of a real tile, `last`
-    its last one. Last steps are at least `cols` cycles apart, so a tile takes max(steps, cols)
+    its last one. Last steps are at least `cols` cycles apart, so a tile takes max(steps, cols, 2)
     cycles. The next one follows without an idle cycle, that of the next instruction too, unless
-    the tile before it takes one or two cycles: then it starts two cycles or one later.
+    the tile before it takes less than four cycles: then it starts up to three cycles later.
 
     A tile starts when its group and its tile of B are loaded (`a_loaded` and `b_loaded` count
     them) and the accumulator buffer has a free slot (`slot_released` gives one back). In the last
@@ -179,8 +179,11 @@ class ArrayControl(Component):
         have_group = ~needs_group | groups.available
         have_tile = ~needs_tile | tiles.available
         have_slot = ~real | slots.available
+        # Known a cycle before, for the counters are long; a tile's start changes what is wanted.
+        ready = Signal()
+        m.d.sync += ready.eq(looping & ~start & have_group & have_tile & have_slot)
         m.d.comb += [
-            start.eq(looping & free_to_start & have_group & have_tile & have_slot),
+            start.eq(ready & free_to_start),
             groups.take.eq(start & needs_group),
             tiles.take.eq(start & needs_tile),
             slots.take.eq(start & real),

@@ -102,6 +102,8 @@ class ArrayEngine(Component):
                 getattr(array, name).eq(ring.operands),
             ]
 
+        # A cycle late, for the way from the epilogue is long.
+        m.d.sync += control.slot_released.eq(self.tiles.release)
         valid, last = control.valid, control.last
         for i in range(ring_latency(config)):
             valid_delayed = Signal(name=f"valid_{i}")
@@ -113,7 +115,6 @@ class ArrayEngine(Component):
             array.last.eq(last),
             accumulators.sum_valid.eq(array.sum_valid),
             accumulators.sums.eq(array.sums),
-            control.slot_released.eq(self.tiles.release),
             self.busy.eq(control.valid),
             self.wait_a.eq(control.wait_a),
             self.wait_b.eq(control.wait_b),

@@ -10,7 +10,6 @@ class CountDown:
     """Counts `total` down by `step` where `advance` is 1; takes `total` anew where `load` is too.
 
     last: at most one step is left (a register, and `next_last` its value after an advance).
-    empty: none was there to begin with; in a count that is loaded and not empty it stays 0.
     """
 
     def __init__(
@@ -34,7 +33,5 @@ class CountDown:
         )
         with m.If(advance):
             m.d.sync += left.eq(following)
-        low = step.bit_length()
         self.last = left[-1]
         self.next_last = following[-1]
-        self.empty = left[-1] & (left[:low] == -(step + 1) & (1 << low) - 1)

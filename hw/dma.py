@@ -101,12 +101,15 @@ class Dma(Component):
         m.d.comb += dropping.eq(self.abort | aborted)
         m.d.sync += aborted.eq(dropping)
 
-        # Words of begun bursts that have not crossed the external port.
+        # Words of begun bursts that are not gathered yet, or not on their way to the port.
         promised = Signal(burst_bits + 3)
-        taken, settled = Signal(), Signal()
+        begins, begun, settled = Signal(), Signal(), Signal()
+        m.d.sync += begun.eq(begins)
+        # Registers, for external memory is far.
+        assembled = Signal()
         more = Signal(burst_bits)  # words of the burst, less one
         m.d.sync += promised.eq(
-            _add(promised, Mux(taken, more, Const(-1, len(promised))), ~settled)
+            _add(promised, Mux(begun, more, Const(-1, len(promised))), ~settled)
         )
         acknowledges = Signal(_ACKNOWLEDGE_BITS)
 
@@ -117,11 +120,12 @@ class Dma(Component):
         row, cursor, end = (Signal(bits, name=n, reset_less=True) for n in ("row", "cursor", "end"))
         operand, total = Signal(bits, reset_less=True), Signal(bits)
         from_cursor, same, offering = Signal(), Signal(reset_less=True), Signal()
+        m.d.sync += from_cursor.eq(0)
         m.d.comb += total.eq(Mux(from_cursor, cursor, row) + operand)
         row_number = Signal(12, reset_less=True)
         low = slice(0, burst_bits)
 
-        m.submodules.local_walk = local_walk = LocalWalk()
+        m.submodules.local_walk = local_walk = LocalWalk(config)
         m.d.comb += [
             local_walk.words.eq(instruction.words),
             self.busy.eq(1),
@@ -147,7 +151,10 @@ class Dma(Component):
         registers = pipelined(config)
         assembler: Any = WordAssembler(config) if registers else BeatWriter(config)
         m.submodules.assembler = assembler
-        reading, read_all = Signal(), Signal()
+        m.d.sync += assembled.eq(assembler.complete)
+        under_way = Signal()
+        m.d.sync += under_way.eq(promised.any() | assembler.word.valid | acknowledges.any())
+        reading, asking, read_all = Signal(), Signal(), Signal()
         may_read = ~promised[burst_bits + 1 :].any() & ~(
             promised[burst_bits] & promised[:burst_bits].any()
         )
@@ -191,13 +198,12 @@ class Dma(Component):
                 m.d.sync += [end.eq(total), operand.eq(self.window_base >> byte_bits)]
                 m.next = "LIMIT"
             with m.State("LIMIT"):
-                m.d.sync += [cursor.eq(total), operand.eq(instruction.words)]
+                m.d.sync += [cursor.eq(total), operand.eq(instruction.words), from_cursor.eq(1)]
                 m.next = "END"
                 with m.If(end > self.window_size[byte_bits:]):
                     m.d.sync += self.error.eq(1)
                     m.next = "STOP"
             with m.State("END"):
-                m.d.comb += from_cursor.eq(1)
                 m.d.sync += [end.eq(total), operand.eq(burst_words)]
                 m.next = "AIM"
             with m.State("AIM"):
@@ -211,20 +217,24 @@ class Dma(Component):
                 with m.Elif(same & (end[low] == 0)):
                     self._turn(m, operand)
                 with m.Elif(~storing & ~promised[-1]):
+                    m.d.sync += from_cursor.eq(1)
                     m.next = "OFFER"
                 if self.stores:
                     with m.Elif(storing & may_read & ~acknowledges.all()):
+                        m.d.sync += asking.eq(1)
                         m.next = "READ"
             if self.stores:
                 with m.State("READ"):
                     m.d.comb += reading.eq(1)
                     with m.If(read_all):
+                        m.d.sync += from_cursor.eq(1)
                         m.next = "OFFER"
                         with m.If(dropping):
                             m.next = "STOP"
             with m.State("OFFER"):
-                m.d.comb += [offering.eq(1), from_cursor.eq(1)]
-                with m.If(taken):
+                m.d.comb += offering.eq(~begun)
+                m.d.sync += from_cursor.eq(~begun)
+                with m.If(begun):
                     m.d.sync += cursor.eq(Cat(Const(0, burst_bits), total[burst_bits:]))
                     m.next = "AIM"
                     with m.If(same):
@@ -238,7 +248,6 @@ class Dma(Component):
                 with m.Elif(bad_stride):
                     m.d.sync += self.error.eq(1)
                     m.next = "STOP"
-            under_way = promised.any() | assembler.word.valid | acknowledges.any()
             with m.State("DRAIN"), m.If(~under_way):
                 m.next = "DONE"
             with m.State("DONE"):
@@ -252,7 +261,7 @@ class Dma(Component):
             burst.valid.eq(offering & ~storing),
             burst.payload.address.eq(cursor << byte_bits),
             burst.payload.beats.eq((more + 1) * word_beats),
-            self.quiet.eq(~offering & ~promised.any() & ~acknowledges.any()),
+            self.quiet.eq(~(offering | begun | promised.any() | acknowledges.any())),
             assembler.beat.valid.eq(self.dram_read.data.valid),
             assembler.beat.payload.eq(self.dram_read.data.payload),
             self.dram_read.data.ready.eq(assembler.beat.ready),
@@ -266,23 +275,23 @@ class Dma(Component):
         written = self.write.request.valid & self.write.request.ready & assembler.word_ends
         if not self.stores:
             m.d.comb += [
-                taken.eq(offering & burst.ready),
-                settled.eq(assembler.complete),
+                begins.eq(offering & burst.ready),
+                settled.eq(assembled),
                 local_walk.step.eq(written),
             ]
             return m
 
         make_splitter: Any = WordSplitter if registers else BeatReader
         m.submodules.splitter = splitter = make_splitter(config, words=2 * burst_words)
-        read_number, asking = Signal(burst_bits), Signal()
+        read_number = Signal(burst_bits)
         word_asked = splitter.asked & splitter.word_ends
         with m.If(~reading):
-            m.d.sync += [read_number.eq(0), asking.eq(1)]
+            m.d.sync += read_number.eq(0)
         with m.Elif(word_asked):
             m.d.sync += [read_number.eq(read_number + 1), asking.eq(read_number != more)]
         m.d.comb += [
             read_all.eq(~asking & ~splitter.filling),
-            self.read.request.valid.eq(reading & asking & splitter.pace),
+            self.read.request.valid.eq(asking & splitter.pace),
             self.read.request.payload.eq(local_walk.address),
             splitter.asked.eq(self.read.request.valid & self.read.request.ready),
             splitter.word_valid.eq(self.read.response_valid),
@@ -292,15 +301,15 @@ class Dma(Component):
             self.dram_write.data.payload.eq(splitter.beat.payload),
             splitter.beat.ready.eq(self.dram_write.data.ready),
             local_walk.step.eq(written | word_asked),
-            taken.eq(offering & Mux(storing, self.dram_write.burst.ready, burst.ready)),
-            settled.eq(assembler.complete | splitter.complete),
+            begins.eq(offering & Mux(storing, self.dram_write.burst.ready, burst.ready)),
+            settled.eq(assembled | splitter.complete),
             self.dram_write.burst.valid.eq(offering & storing),
             self.dram_write.burst.payload.eq(burst.payload),
             self.dram_write.acknowledge.ready.eq(1),
         ]
-        begun = taken & storing
-        with m.If(begun != self.dram_write.acknowledge.valid):
-            m.d.sync += acknowledges.eq(_add(acknowledges, ~begun.replicate(4), begun))
+        writes = begins & storing
+        with m.If(writes != self.dram_write.acknowledge.valid):
+            m.d.sync += acknowledges.eq(_add(acknowledges, ~writes.replicate(4), writes))
         return m
 
     def _turn(self, m: Module, operand: Signal) -> None:

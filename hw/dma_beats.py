@@ -5,15 +5,20 @@ from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
+from gateformer.hw.credits import Credits
 from gateformer.hw.interfaces import local_read_latency, pipelined
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.config import AcceleratorConfig
+
+_AHEAD = 8
+"""Beats between the buffer's RAM and the port, of which at most one less is used."""
 
 
 class BeatBuffer(Component):
     """The beats of `words` words, in the order in which they are pushed; never is it overfilled.
 
-    push: `data` is the next beat. enable: the word in front may leave; complete: its last beat
-    leaves in this cycle. A beat can leave four cycles after it was pushed, one earlier where not
+    push: `data` is the next beat. enable: the word in front may go to the port; complete: its last
+    beat begins to do so in this cycle. A beat can leave four cycles after it was pushed, two where not
     pipelined(config).
     """
 
@@ -27,6 +32,7 @@ class BeatBuffer(Component):
         self.beats = config.word_bytes // config.bus_bytes
         self.depth = words * self.beats
         self.registered = pipelined(config)
+        self.family = config.family
         super().__init__(
             {
                 "push": In(1),
@@ -39,50 +45,83 @@ class BeatBuffer(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        # An address is read only after it was written.
+        head, tail = Signal(range(2 * self.depth)), Signal(range(2 * self.depth))
+        leaves, fetch = Signal(), Signal()
+        m.d.comb += leaves.eq(self.beat.valid & self.beat.ready)
+        with m.If(self.push):
+            m.d.sync += head.eq(head + 1)
+        with m.If(fetch):
+            m.d.sync += tail.eq(tail + 1)
+        if self.registered:
+            self._fetch_ahead(m, head, tail, fetch, leaves)
+        else:
+            self._fetch_in_time(m, head, tail, fetch, leaves)
+        if self.beats == 1:
+            m.d.comb += self.complete.eq(fetch)
+        else:
+            left = Signal(range(self.beats))
+            m.d.comb += self.complete.eq(fetch & left.all())
+            with m.If(fetch):
+                m.d.sync += left.eq(left + 1)
+        return m
+
+    def _fetch_ahead(
+        self, m: Module, head: Signal, tail: Signal, fetch: Signal, leaves: Signal
+    ) -> None:
+        """Through the RAM's output register into a few words of LUT RAM, so that no path from the
+        port gets to the block."""
+        m.submodules.memory = memory = WordRam(
+            depth=self.depth, width_bytes=len(self.data) // 8, family=self.family
+        )
+        m.submodules.ahead = ahead = Memory(shape=len(self.data), depth=_AHEAD, init=[])
+        m.submodules.room = room = Credits(_AHEAD - 1, init=_AHEAD - 1)
+        write, read = ahead.write_port(), ahead.read_port(domain="comb")
+        filled, taken = Signal(range(_AHEAD)), Signal(range(_AHEAD))
+        coming = Signal(memory.latency)
+        m.d.sync += coming.eq(Cat(fetch, coming))
+        m.d.comb += [
+            memory.write_mask.eq(self.push.replicate(len(memory.write_mask))),
+            memory.write_address.eq(head),
+            memory.write_data.eq(self.data),
+            memory.read_address.eq(tail),
+            fetch.eq(room.available & (head != tail) & self.enable),
+            room.take.eq(fetch),
+            room.give.eq(leaves),
+            write.en.eq(coming[-1]),
+            write.addr.eq(filled),
+            write.data.eq(memory.read_data),
+            read.addr.eq(taken),
+            self.beat.valid.eq(filled != taken),
+            self.beat.payload.eq(read.data),
+        ]
+        with m.If(coming[-1]):
+            m.d.sync += filled.eq(filled + 1)
+        with m.If(leaves):
+            m.d.sync += taken.eq(taken + 1)
+
+    def _fetch_in_time(
+        self, m: Module, head: Signal, tail: Signal, fetch: Signal, leaves: Signal
+    ) -> None:
+        """The RAM's own latch is the one place behind it."""
         m.submodules.memory = memory = Memory(
             shape=len(self.data), depth=self.depth, init=[], attrs={"no_rw_check": 1}
         )
         push, pull = memory.write_port(), memory.read_port()
-        head, tail = Signal(range(2 * self.depth)), Signal(range(2 * self.depth))
-        m.d.comb += [push.addr.eq(head), push.data.eq(self.data), push.en.eq(self.push)]
-        with m.If(self.push):
-            m.d.sync += head.eq(head + 1)
-
-        # An address is read only after it was written.
-        leaves, fetch, valid = Signal(), Signal(), Signal()
+        valid = Signal()
+        accepts = ~valid | leaves
         m.d.comb += [
+            push.addr.eq(head),
+            push.data.eq(self.data),
+            push.en.eq(self.push),
             pull.addr.eq(tail),
             pull.en.eq(fetch),
-            self.beat.valid.eq(valid & self.enable),
-            leaves.eq(self.beat.valid & self.beat.ready),
+            fetch.eq(accepts & (head != tail) & self.enable),
+            self.beat.valid.eq(valid),
+            self.beat.payload.eq(pull.data),
         ]
-        with m.If(fetch):
-            m.d.sync += tail.eq(tail + 1)
-        accepts = ~valid | leaves
-        if self.registered:
-            # The RAM's own latch and a register behind it: two stages that wait on their own.
-            latched = Signal()
-            output = Signal.like(self.data, reset_less=True)
-            m.d.comb += [
-                fetch.eq((~latched | accepts) & (head != tail)),
-                self.beat.payload.eq(output),
-            ]
-            with m.If(accepts):
-                m.d.sync += [latched.eq(fetch), valid.eq(latched), output.eq(pull.data)]
-            with m.Elif(fetch):
-                m.d.sync += latched.eq(1)
-        else:
-            m.d.comb += [fetch.eq(accepts & (head != tail)), self.beat.payload.eq(pull.data)]
-            with m.If(accepts):
-                m.d.sync += valid.eq(fetch)
-        if self.beats == 1:
-            m.d.comb += self.complete.eq(leaves)
-        else:
-            left = Signal(range(self.beats))
-            m.d.comb += self.complete.eq(leaves & left.all())
-            with m.If(leaves):
-                m.d.sync += left.eq(left + 1)
-        return m
+        with m.If(accepts):
+            m.d.sync += valid.eq(fetch)
 
 
 class BeatWriter(Component):

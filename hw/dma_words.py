@@ -7,6 +7,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
+from gateformer.hw.countdown import CountDown
 from gateformer.hw.dma_beats import BeatBuffer
 from gateformer.hw.interfaces import local_read_latency
 from gateformer.spec.config import AcceleratorConfig
@@ -26,7 +27,8 @@ class LocalWalk(Component):
     step: Signal
     address: Signal
 
-    def __init__(self) -> None:
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
         super().__init__(
             {
                 "words": In(12),
@@ -42,18 +44,21 @@ class LocalWalk(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         row = Signal(16, reset_less=True)
-        # Counts up, for then a flip-flop's reset takes the place of a multiplexer.
-        word = Signal(12, reset_less=True)
-        new_row = Signal()
-        m.d.comb += new_row.eq(self.start | (self.step & (word == self.words)))
+        new_row, last = Signal(), Signal()
+        words = CountDown(
+            m,
+            self.config,
+            total=self.words,
+            step=1,
+            load=self.start | last,
+            advance=self.start | self.step,
+            name="words",
+        )
+        m.d.comb += [last.eq(words.last), new_row.eq(self.start | (self.step & last))]
         with m.If(self.load | new_row):
             m.d.sync += row.eq(Mux(self.load, self.first, row + self.stride))
-        with m.If(new_row | self.step):
-            m.d.sync += self.address.eq(Mux(new_row, row, self.address + 1))
-        with m.If(new_row):
-            m.d.sync += word.eq(1)
-        with m.Elif(self.step):
-            m.d.sync += word.eq(word + 1)
+        with m.If(self.start | self.step):
+            m.d.sync += self.address.eq(Mux(self.start | last, row, self.address + 1))
         return m
 
 
@@ -99,26 +104,28 @@ class WordAssembler(Component):
         ]
         with m.If(self.word.ready):
             m.d.sync += full.eq(0)
-        with m.If(self.complete & ~self.drop):
-            m.d.sync += full.eq(1)
         if self.beats == 1:
+            with m.If(self.complete & ~self.drop):
+                m.d.sync += full.eq(1)
             m.d.comb += [last.eq(1), self.beat.ready.eq(self.drop | ~full | self.word.ready)]
             with m.If(self.complete & ~self.drop):
                 m.d.sync += word.eq(self.beat.payload)
             return m
         # A word has several cycles to leave while the next one gathers: `ready` needs no path from
-        # the arbiter.
+        # the arbiter, and the word moves on in the cycle after its last beat.
         count = Signal(range(self.beats))
-        gathered = Signal(len(word) - len(self.beat.payload), reset_less=True)
-        joined = Cat(gathered, self.beat.payload)
+        gathered = Signal(len(word), reset_less=True)
+        moves = Signal()
+        m.d.sync += moves.eq(self.complete & ~self.drop)
         m.d.comb += [
             last.eq(count.all()),
             self.beat.ready.eq(self.drop | ~last | ~full),
         ]
         with m.If(self.beat.valid & self.beat.ready):
-            m.d.sync += [count.eq(count + 1), gathered.eq(joined[len(self.beat.payload) :])]
-        with m.If(self.complete & ~self.drop):
-            m.d.sync += word.eq(joined)
+            m.d.sync += count.eq(count + 1)
+            m.d.sync += gathered.eq(Cat(gathered, self.beat.payload)[len(self.beat.payload) :])
+        with m.If(moves):
+            m.d.sync += [word.eq(gathered), full.eq(1)]
         return m
 
 
@@ -171,6 +178,12 @@ class WordSplitter(Component):
             coming.eq(Cat(self.asked, coming)),
             pushes.eq(Cat(self.word_valid, pushes)),
         ]
+        if self.beats == 1:
+            m.d.comb += self.pace.eq(1)
+        else:
+            pace = Signal()
+            m.d.sync += pace.eq(~(self.asked | coming[: self.beats - 2].any()))
+            m.d.comb += self.pace.eq(pace)
         # Each part of a word waits for its turn in registers of its own, which hold 0 before and
         # after it, so that an OR joins them.
         parts = []
@@ -182,7 +195,6 @@ class WordSplitter(Component):
                 part = delayed
             parts.append(part)
         m.d.comb += [
-            self.pace.eq(~coming[: self.beats - 1].any()),
             self.filling.eq(coming.any()),
             buffer.data.eq(reduce(or_, parts)),
             buffer.push.eq(pushes.any()),

@@ -1,11 +1,15 @@
 """Shares the read half of the external memory port between instruction fetch and DMA."""
 
+from typing import Any
+
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
-from gateformer.hw.interfaces import DramRead
+from gateformer.hw.countdown import CountDown
+from gateformer.hw.interfaces import DramRead, pipelined
+from gateformer.hw.stream_register import StreamRegister
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -13,7 +17,8 @@ class DramArbiter(Component):
     """`fetch` and `dma` are served over `port`, whole bursts at a time, `fetch` first.
 
     A burst reaches the port a cycle after it was taken, at most one every two cycles; up to
-    BURSTS are under way. Beats pass in the same cycle, to the client whose burst they answer.
+    BURSTS are under way behind the one whose beats come. Beats go to the client whose burst they
+    answer, in the same cycle, or in the next one where pipelined(config).
     """
 
     BURSTS = 4
@@ -65,21 +70,39 @@ class DramArbiter(Component):
         with m.Elif(port.burst.ready):
             m.d.sync += offered.eq(0)
 
+        # The burst whose beats come: registers, for on them hangs who takes a beat.
         head = data.View(tag_layout, tags.r_data)
-        # The beat of the burst that comes next, from 1.
-        number = Signal(len(beats), init=1)
-        moves = Signal()
-        last = Signal()
+        open_burst, is_dma = Signal(), Signal(reset_less=True)
+        moves, last, opens = Signal(), Signal(), Signal()
+        beat: Any = port.data
+        if pipelined(self.config):
+            m.submodules.beats = register = StreamRegister(len(port.data.payload))
+            connect(m, flipped(port.data), register.input)
+            beat = register.output
+        left = CountDown(
+            m,
+            self.config,
+            total=head.beats,
+            step=1,
+            load=~open_burst | last,
+            advance=opens | moves,
+            name="beats",
+        )
+        ends = moves & last
+        # What was opened leaves the queue a cycle later.
+        m.d.sync += tags.r_en.eq(opens)
         m.d.comb += [
-            fetch.data.payload.eq(port.data.payload),
-            dma.data.payload.eq(port.data.payload),
-            fetch.data.valid.eq(port.data.valid & tags.r_rdy & ~head.is_dma),
-            dma.data.valid.eq(port.data.valid & tags.r_rdy & head.is_dma),
-            port.data.ready.eq(tags.r_rdy & Mux(head.is_dma, dma.data.ready, fetch.data.ready)),
-            moves.eq(port.data.valid & port.data.ready),
-            last.eq(number == head.beats),
-            tags.r_en.eq(moves & last),
+            last.eq(left.last),
+            opens.eq(tags.r_rdy & ~tags.r_en & (~open_burst | ends)),
+            fetch.data.payload.eq(beat.payload),
+            dma.data.payload.eq(beat.payload),
+            fetch.data.valid.eq(beat.valid & open_burst & ~is_dma),
+            dma.data.valid.eq(beat.valid & open_burst & is_dma),
+            beat.ready.eq(open_burst & Mux(is_dma, dma.data.ready, fetch.data.ready)),
+            moves.eq(beat.valid & beat.ready),
         ]
-        with m.If(moves):
-            m.d.sync += number.eq(Mux(last, 1, number + 1))
+        with m.If(opens):
+            m.d.sync += [open_burst.eq(1), is_dma.eq(head.is_dma)]
+        with m.Elif(ends):
+            m.d.sync += open_burst.eq(0)
         return m

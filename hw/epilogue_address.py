@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.epilogue_pipeline import cleared, delayed
@@ -18,17 +18,20 @@ class EpilogueAddress(Component):
 
     Two multipliers take the place of counters: row * stride, and the column times the size of an
     element. A new address every cycle; `wanted` comes out as `read` (ADDEND, RESIDUAL) or `write`
-    (OUT). An ACTIVATION_TABLE reads its table as RESIDUAL.
+    (OUT), and `ends`, which comes with the row, as `last`. An ACTIVATION_TABLE reads its table as
+    RESIDUAL.
     """
 
     LATENCY = 4
 
     instruction: Any
     wanted: Signal
+    ends: Signal
     kind: Any
     row: Signal
     column: Signal
     read: Signal
+    last: Signal
     write: Signal
     address: Signal
 
@@ -38,10 +41,12 @@ class EpilogueAddress(Component):
             {
                 "instruction": In(instruction_layout(Engine.EPILOGUE)),
                 "wanted": In(1),
+                "ends": In(1),
                 "kind": In(KINDS),
                 "row": In(12),
                 "column": In(12),
                 "read": Out(1),
+                "last": Out(1),
                 "write": Out(1),
                 "address": Out(16),
             }
@@ -95,10 +100,14 @@ class EpilogueAddress(Component):
         ]
         m.d.comb += self.address.eq(address)
 
-        wanted: Value = Cat(self.wanted & ~kind.out, self.wanted & kind.out)
+        read, write = self.wanted & ~kind.out, self.wanted & kind.out
         for cycle in range(self.LATENCY):
             late = Signal(2, name=f"wanted_{cycle}")
-            m.d.sync += late.eq(wanted)
-            wanted = late
-        m.d.comb += Cat(self.read, self.write).eq(wanted)
+            m.d.sync += late.eq(Cat(read, write))
+            read, write = late
+        m.d.comb += [
+            self.read.eq(read),
+            self.write.eq(write),
+            self.last.eq(delayed(m, self.ends, self.LATENCY - 1, "ends")),
+        ]
         return m

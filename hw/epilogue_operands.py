@@ -10,9 +10,10 @@ from amaranth.lib.data import View
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.accumulator_buffer import SUMS_LATENCY
+from gateformer.hw.credits import Credits
 from gateformer.hw.epilogue_pipeline import cleared, delayed
 from gateformer.hw.epilogue_queue import Queue
-from gateformer.hw.interfaces import LocalRead, instruction_layout
+from gateformer.hw.interfaces import LocalRead, instruction_layout, local_read_latency
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import Engine, Format, Opcode
 
@@ -22,10 +23,11 @@ _DEPTH = 16
 class EpilogueOperands(Component):
     """Queues reads and their words, and hands every lane its elements.
 
-    An address comes with `push`; at most 16 words are asked for and not taken. `available`: there
-    is a word for each of `lanes`; a beat with `load_addend` or `load_residual` takes them, for lane
-    l in the l-th cycle after the next. `lanes`, `visit` and `low` are the beat's (see
-    `beat_layout`); `visit` and the loads are 0 in a cycle without a beat.
+    An address comes with `push`, that of the last of a beat's lanes with `last`; at most 16 words
+    are asked for and not taken. `available`: there is a word for each of `lanes`; a beat with
+    `load_addend` or `load_residual` takes them, for lane l in the l-th cycle after the next.
+    `lanes`, `visit` and `low` are the beat's (see `beat_layout`); `visit` and the loads are 0 in a
+    cycle without a beat.
 
     Lane l has the addend of a beat SUMS_LATENCY + l cycles later, as two halves to be ORed, and the
     residual RESIDUAL_LATENCY + l cycles later; each is 0 where the instruction wants none.
@@ -42,6 +44,7 @@ class EpilogueOperands(Component):
     read: Any
     push: Signal
     address: Signal
+    last: Signal
     available: Signal
     lanes: Signal
     load_addend: Signal
@@ -63,6 +66,7 @@ class EpilogueOperands(Component):
                 "read": Out(LocalRead(config)),
                 "push": In(1),
                 "address": In(16),
+                "last": In(1),
                 "available": Out(1),
                 "lanes": In(lanes),
                 "load_addend": In(1),
@@ -81,18 +85,28 @@ class EpilogueOperands(Component):
         m = Module()
         config, instruction = self.config, self.instruction
         word_bits = 8 * config.word_bytes
-        m.submodules.requests = requests = Queue(unsigned(16), _DEPTH)
+        request = data.StructLayout({"address": 16, "last": 1})
+        m.submodules.requests = requests = Queue(request, _DEPTH)
         m.submodules.words = words = Queue(unsigned(word_bits), _DEPTH)
+        m.submodules.complete = complete = Credits(_DEPTH)
         m.d.comb += [
             requests.push.eq(self.push),
-            requests.data.eq(self.address),
+            requests.data.address.eq(self.address),
+            requests.data.last.eq(self.last),
             self.read.request.valid.eq(requests.valid),
-            self.read.request.payload.eq(requests.head),
+            self.read.request.payload.eq(requests.head.address),
             requests.pop.eq(requests.valid & self.read.request.ready),
             words.push.eq(self.read.response_valid),
             words.data.eq(self.read.response),
-            self.available.eq(words.valid & ~words.pop & self._follow(words)),
+            self.available.eq(complete.available),
+            complete.take.eq(self.load_addend | self.load_residual),
         ]
+        last: Value = requests.pop & requests.head.last
+        for cycle in range(local_read_latency(config)):
+            late = Signal(name=f"last_{cycle}")
+            m.d.sync += late.eq(last)
+            last = late
+        m.d.comb += complete.give.eq(last)
 
         # The elements of a word that are not taken, in the cycle in which lane 0 has the word.
         table = Signal()
@@ -140,9 +154,9 @@ class EpilogueOperands(Component):
             ]
             addend_others = delayed(m, addend_others, 1, f"addend_others_{lane}")
             residual_others = delayed(m, residual_others, 1, f"residual_others_{lane}")
-            late = Signal(2, name=f"loads_after_{lane}")
-            m.d.sync += late.eq(loads)
-            loads = late
+            following = Signal(2, name=f"loads_after_{lane}")
+            m.d.sync += following.eq(loads)
+            loads = following
             exist = delayed(m, exist, 1, f"exist_{lane}")
         m.d.comb += words.pop.eq(Cat(pops).any())
 
@@ -158,12 +172,6 @@ class EpilogueOperands(Component):
             self.none.eq(~Cat(visits[1:]).any()),
         ]
         return m
-
-    def _follow(self, words: Queue) -> Value:
-        """Whether the words of all lanes but lane 0 are there."""
-        exist = self.lanes
-        follow = [~exist[lane] | words.behind[lane - 1] for lane in range(1, len(exist))]
-        return Cat(follow).all()
 
     def _elements(self, m: Module, word: Signal, others: Value, name: str) -> list[Any]:
         """The elements of the word, a cycle later, 0 where `others` has their bit."""

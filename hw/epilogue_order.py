@@ -70,9 +70,10 @@ class EpilogueOrder(Component):
         table = Signal()
         single = Signal()
         columns = Signal(12)
-        m.d.comb += columns.eq(Mux(table, instruction.count, instruction.n))
+        is_table = instruction.opcode == Opcode.ACTIVATION_TABLE
         m.d.sync += [
-            table.eq(instruction.opcode == Opcode.ACTIVATION_TABLE),
+            table.eq(is_table),
+            columns.eq(Mux(is_table, instruction.count, instruction.n)),
             single.eq(columns == 1),
         ]
 

@@ -75,14 +75,17 @@ class ParallelEpilogue(EpiloguePorts):
             waiting.begin.eq(walk.step),
             waiting.finish.eq(beats.pop),
             writes.begin.eq(walk.wanted & walk.kind.out),
-            writes.finish.eq(self.write.request.valid & self.write.request.ready),
             address.wanted.eq(walk.wanted),
+            address.ends.eq(walk.ends),
             address.kind.eq(walk.kind),
             address.row.eq(walk.row),
             address.column.eq(walk.j),
             operands.push.eq(address.read),
+            operands.last.eq(address.last),
             operands.address.eq(address.address),
         ]
+        # A cycle late, for the way from local memory is long.
+        m.d.sync += writes.finish.eq(self.write.request.valid & self.write.request.ready)
         visit = self._issue(m, beats, operands, table)
         words = self._lanes(m, beats.head, visit & ~table, lanes, parameters, operands, activation)
         self._write(m, words, address, writes.limit)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Shape, ShapeLike, Signal, Value
+from amaranth import Cat, Module, Shape, ShapeLike, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
@@ -25,19 +25,15 @@ class Queue(Component):
     """A first-in first-out buffer of `depth` entries, 8, 16, 32, 64 or 128; one at its output.
 
     An entry pushed in one cycle is `head` two cycles later at the earliest; one entry a cycle goes
-    in and out. `pop` only while `valid`. Bit i of `behind`: there
-    are more than i entries behind the head. Whoever pushes counts what is under way: at most
-    `depth` entries.
+    in and out. `pop` only while `valid`. Whoever pushes counts what is under way: at most `depth`
+    entries.
     """
-
-    _BEHIND = 4
 
     push: Signal
     data: Any
     pop: Signal
     head: Any
     valid: Signal
-    behind: Signal
 
     def __init__(self, shape: ShapeLike, depth: int) -> None:
         self.shape = shape
@@ -49,7 +45,6 @@ class Queue(Component):
                 "pop": In(1),
                 "head": Out(shape),
                 "valid": Out(1),
-                "behind": Out(self._BEHIND),
             }
         )
 
@@ -72,14 +67,9 @@ class Queue(Component):
             write.data.eq(self.data),
             write.en.eq(self.push),
             read.addr.eq(first),
-            read.en.eq(self.behind[0] & (~self.valid | self.pop)),
+            read.en.eq((first != last) & (~self.valid | self.pop)),
             self.head.eq(read.data),
         ]
-        reached: Value = first
-        for i in range(len(self.behind)):
-            before = self.behind[i - 1] if i else Const(1)
-            m.d.comb += self.behind[i].eq(before & (reached != last))
-            reached = _following(reached)
         with m.If(self.push):
             m.d.sync += last.eq(_following(last))
         with m.If(read.en):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -56,8 +56,8 @@ class EpilogueWalk(Component):
 
     `start` for one cycle while not `running`; `instruction` is there two cycles before and stays
     until `running` is 0 again. A step is made in every cycle in which `room` is 1. `wanted`, `kind`
-    and `j` belong to the step itself; `row` (the row whose address it asks for), `beat` and `push`
-    come a cycle later.
+    and `j` belong to the step itself; `row` (the row whose address it asks for), `ends` (it is the
+    last row of the set that exists), `beat` and `push` come a cycle later.
     """
 
     instruction: Any
@@ -67,6 +67,7 @@ class EpilogueWalk(Component):
     room: Signal
     step: Signal
     wanted: Signal
+    ends: Signal
     kind: Any
     j: Signal
     row: Signal
@@ -84,6 +85,7 @@ class EpilogueWalk(Component):
                 "room": In(1),
                 "step": Out(1),
                 "wanted": Out(1),
+                "ends": Out(1),
                 "kind": Out(KINDS),
                 "j": Out(12),
                 "row": Out(12),
@@ -145,6 +147,7 @@ class EpilogueWalk(Component):
         row = Signal(12, reset_less=True)
         column = Signal(12, reset_less=True)
         step_lane = Signal.like(lane, reset_less=True)
+        step_turn = Signal.like(turn, reset_less=True)
         last = visit & whole
         m.d.sync += [
             self.push.eq(self.step),
@@ -159,12 +162,14 @@ class EpilogueWalk(Component):
             row.eq(order.row),
             column.eq(order.j),
             step_lane.eq(lane),
+            step_turn.eq(turn),
         ]
         m.d.comb += [
             self.beat.eq(beat),
             self.beat.lanes.eq(order.lanes),
             self.beat.record.eq(self._record(m, Mux(instruction.by_row, row, column))),
             self.row.eq(self._row(row, step_lane)),
+            self.ends.eq((step_turn & ~Cat(order.lanes[1:], Const(0, 1))).any()),
         ]
         return m
 

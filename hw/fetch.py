@@ -4,10 +4,10 @@ from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Signal, unsigned
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from gateformer.hw.interfaces import DramRead
+from gateformer.hw.interfaces import DramRead, pipelined
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
 
 BURST_BYTES = 128
@@ -65,6 +65,7 @@ class Fetch(wiring.Component):
         # the buffer is free.
         bits = self.config.dram_bits - unit_bits
         offset, start = Signal(bits + 1), Signal(bits, reset_less=True)
+        base = Signal(bits, reset_less=True)
         wanted = Signal(range(2 * ahead))
         beat_bits = (unit_beats - 1).bit_length()
         filled, taken = (Signal(range(2 * ahead * unit_beats), name=n) for n in ("filled", "taken"))
@@ -76,6 +77,7 @@ class Fetch(wiring.Component):
             burst.payload.address.eq(Cat(Const(0, unit_bits), start)),
             burst.payload.beats.eq(size * unit_beats),
         ]
+        m.d.sync += base.eq(self.window_base[unit_bits:])
         # `inside` follows `offset` by a cycle: a comparison and an addition in one are too slow.
         settled = Signal()
         m.d.sync += [
@@ -84,14 +86,14 @@ class Fetch(wiring.Component):
         ]
         with m.If(self.restart):
             m.d.sync += [offset.eq(self.program[unit_bits:]), wanted.eq(0)]
-        with m.Else():
-            m.d.sync += [offset.eq(offset + grow), wanted.eq(wanted + grow)]
+        with m.Elif(grow):
+            m.d.sync += [offset.eq(offset + 1), wanted.eq(wanted + 1)]
 
         empty = Signal()
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.quiet.eq(~self.restart)
-                m.d.sync += [start.eq(self.window_base[unit_bits:] + offset), size.eq(0)]
+                m.d.sync += [start.eq(base + offset), size.eq(0)]
                 with m.If(~self.restart & ~self.abort & settled & inside & (pending <= block)):
                     m.next = "GROW"
             with m.State("GROW"):
@@ -121,35 +123,41 @@ class Fetch(wiring.Component):
         beats = self.dram_read.data
         bus_bits = len(beats.payload)
         # A beat is read once it is older than a cycle: never in the cycle that writes its address.
-        memory: Any = Memory(shape=bus_bits, depth=depth, init=[], attrs={"no_rw_check": 1})
-        m.submodules.memory = memory
-        write, read = memory.write_port(), memory.read_port()
+        m.submodules.memory = memory = WordRam(
+            depth=depth,
+            width_bytes=bus_bits // 8,
+            registered=pipelined(self.config),
+            family=self.config.family,
+        )
+        arrives = beats.valid & beats.ready
         m.d.comb += [
-            write.en.eq(beats.valid & beats.ready),
-            write.addr.eq(filled),
-            write.data.eq(beats.payload),
-            read.addr.eq(taken),
+            memory.write_mask.eq(arrives.replicate(len(memory.write_mask))),
+            memory.write_address.eq(filled),
+            memory.write_data.eq(beats.payload),
+            memory.read_address.eq(taken),
         ]
-        with m.If(write.en):
+        with m.If(arrives):
             m.d.sync += filled.eq(filled + 1)
 
         parts = max(32 // bus_bits, 1)
         pieces = max(bus_bits // 32, 1)
         word = Signal(max(bus_bits, 32), reset_less=True)
         asked, arrived = Signal(range(parts + 1)), Signal(range(parts + 1))
-        piece, capture = Signal(range(pieces)), Signal()
+        piece, reads = Signal(range(pieces)), Signal()
+        coming = Signal(memory.latency)
+        capture = coming[-1]
         m.d.comb += [
             self.words.valid.eq(arrived == parts),
             self.words.payload.eq(word[:32]),
-            read.en.eq((asked != parts) & (filled != taken)),
+            reads.eq((asked != parts) & (filled != taken)),
             empty.eq((filled == taken) & (asked == 0)),
         ]
-        m.d.sync += capture.eq(read.en)
-        with m.If(read.en):
+        m.d.sync += coming.eq(Cat(reads, coming))
+        with m.If(reads):
             m.d.sync += [taken.eq(taken + 1), asked.eq(asked + 1)]
         with m.If(capture):
             m.d.sync += [
-                word.eq(Cat(word, read.data)[bus_bits:] if parts > 1 else read.data),
+                word.eq(Cat(word, memory.read_data)[bus_bits:] if parts > 1 else memory.read_data),
                 arrived.eq(arrived + 1),
             ]
         with m.If(self.words.valid & self.words.ready):
@@ -158,4 +166,4 @@ class Fetch(wiring.Component):
             with m.Else():
                 m.d.sync += [piece.eq(piece + 1), word.eq(word >> 32)]
         with m.If(self.restart):
-            m.d.sync += [*(s.eq(0) for s in (filled, taken, asked, arrived, piece, capture))]
+            m.d.sync += [*(s.eq(0) for s in (filled, taken, asked, arrived, piece, coming))]

@@ -10,6 +10,8 @@ from amaranth.lib.wiring import In, Out, Signature
 
 from gateformer.hw.front_end import NUMBER_HIGH, NUMBER_LOW, FrontEnd, unpack_number
 from gateformer.hw.interfaces import InstructionPort, SemaphorePort
+from gateformer.hw.local_memory import ERROR_LATENCY
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine
 
@@ -18,9 +20,9 @@ HELD = 2
 there when an error wants them."""
 REGIONS = 8
 """Regions of the RAM, of which every engine has one."""
-BLAME_DELAY = 4
+BLAME_DELAY = ERROR_LATENCY + 2
 """Cycles by which the addresses that a lookup finds lie back: what local memory reports of an
-access comes two cycles or more after it, and then the next instruction may be at the engine."""
+access comes late, and then the next instruction may be at the engine."""
 VISITS = REGIONS + 2
 """Cycles in which every queue is looked at once, and what that found is known."""
 
@@ -112,11 +114,9 @@ class InstructionQueues(wiring.Component):
 
         # A slot is read only after it was handed over and written only after its instruction is
         # complete, so that no address is read and written in one cycle.
-        memory: Any = Memory(
-            shape=32, depth=REGIONS * depth * WORDS, init=[], attrs={"no_rw_check": 1}
+        m.submodules.memory = memory = WordRam(
+            depth=REGIONS * depth * WORDS, width_bytes=4, family=self.config.family
         )
-        m.submodules.memory = memory
-        words, read = memory.write_port(), memory.read_port()
 
         # For each engine, the slot that is filled next and the one that is loaded next: small RAMs,
         # each twice, for the writer and the loader look at them at their own pace.
@@ -133,10 +133,11 @@ class InstructionQueues(wiring.Component):
 
         # The writer's side ("here").
         slot = ports["filled_here"][1].data
-        m.d.comb += [
-            words.en.eq(write.enable),
-            words.addr.eq(Cat(write.index, slot, write.engine)),
-            words.data.eq(write.data),
+        # A cycle late: an instruction is read several cycles after it was handed over.
+        m.d.sync += [
+            memory.write_mask.eq(write.enable.replicate(4)),
+            memory.write_address.eq(Cat(write.index, slot, write.engine)),
+            memory.write_data.eq(write.data),
         ]
         after = Signal(bits)
         m.d.comb += after.eq(slot + HELD)
@@ -153,19 +154,24 @@ class InstructionQueues(wiring.Component):
         want, behind, idle = Signal(count), Signal(count), Signal(count)
         clearing = Signal(init=1)
         queued, wanted, begin = Signal(), Signal(), Signal()
-        look, looking = Signal(), Signal()
+        asked, look, looking = Signal(), Signal(), Signal()
         reading, index, number = Signal(), Signal(3), Signal(bits, reset_less=True)
-        late, resting = Signal(2 + BLAME_DELAY), Signal()
+        late, resting = Signal(2 + BLAME_DELAY), Signal(init=1)
         filled, loaded = ports["filled_there"][1].data, ports["loaded_there"][1].data
         moved, found, aimed = Signal(bits, reset_less=True), Signal(), Signal(2)
         m.d.comb += [
-            resting.eq(~(reading | late.any())),
             begin.eq(queued & wanted & ~lookup.want),
             # It stays there, so that `before` and `moved` settle.
-            found.eq(resting & ~begin & lookup.want & (engine == lookup.engine)),
+            found.eq(resting & ~begin & asked & (engine == lookup.engine)),
             look.eq(found & aimed.all() & ~looking),
         ]
-        m.d.sync += [late.eq(Cat(reading, late)), queued.eq(0), aimed.eq(Cat(found, aimed))]
+        m.d.sync += [
+            late.eq(Cat(reading, late)),
+            resting.eq(~(begin | look | reading | late[:-1].any())),
+            queued.eq(0),
+            asked.eq(lookup.want),
+            aimed.eq(Cat(found, aimed)),
+        ]
         with m.If(begin | look):
             m.d.sync += [reading.eq(1), index.eq(0)]
         with m.Elif(reading):
@@ -183,24 +189,23 @@ class InstructionQueues(wiring.Component):
             with m.If(visited.all()):
                 m.d.sync += clearing.eq(0)
 
-        # A word is in the RAM's output after one cycle and in `word` after two.
-        word, last = Signal(32, reset_less=True), Signal(1 + BLAME_DELAY)
+        # A word is there after two cycles.
+        word, last = memory.read_data, Signal(1 + BLAME_DELAY)
         place = [Signal(3, name=f"place_{i}", reset_less=True) for i in range(2)]
         m.d.comb += [
-            read.en.eq(reading),
-            read.addr.eq(Cat(index, number, engine)),
+            memory.read_address.eq(Cat(index, number, engine)),
             last[0].eq(late[1] & place[1].all() & ~looking),
         ]
         m.d.sync += [
             place[0].eq(index),
             place[1].eq(place[0]),
-            word.eq(read.data),
             last[1:].eq(last),
         ]
+        # A load whose end comes too late for the past that a lookup sees does not count.
         for name in ("loaded_here", "loaded_there"):
             port = ports[name][0]
             m.d.comb += [
-                port.en.eq(clearing | last[-1]),
+                port.en.eq(clearing | (last[-1] & ~lookup.want)),
                 port.addr.eq(Mux(clearing, visited, engine)),
                 port.data.eq(Mux(clearing, filled, moved)),
             ]

@@ -113,7 +113,9 @@ class Loader(Component):
             name="rows",
         )
         last_word, last_row = words.last, rows_count.last
-        nothing = words.empty | rows_count.empty
+        # An instruction is there two cycles before the first step.
+        nothing = Signal()
+        m.d.sync += nothing.eq((p.k == 0) | (rows == 0))
         m.d.comb += row_ends.eq(starting | last_word)
 
         # The next word, or the next row's first.

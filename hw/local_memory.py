@@ -32,6 +32,9 @@ WRITERS: dict[str, Engine] = {
 }
 """The write ports, most urgent first."""
 
+ERROR_LATENCY = 4
+"""Cycles from an access beyond local memory to its report."""
+
 
 class LocalMemory(Component):
     """One flat memory of `config.local_words` words for all engines.
@@ -48,8 +51,9 @@ class LocalMemory(Component):
     the bytes written are undefined.
 
     stall: bit 0 keeps back all reads of this cycle, bit 1 all writes (tie to 0 in hardware).
-    error: 1 for one cycle when a request beyond the memory was taken; `error_client` is the number
-    of its Engine in that cycle. Such a write is dropped, such a read answered with any word.
+    error: 1 for one cycle, ERROR_LATENCY cycles after a request beyond the memory was taken;
+    `error_client` is the number of its Engine in that cycle. Such a write is dropped, such a read
+    answered with any word.
     """
 
     stall: Signal
@@ -142,19 +146,33 @@ class LocalMemory(Component):
 
         # Errors.
         write_clients = [_register(m, bit, f"writer_{i}") for i, bit in enumerate(writes.taken)]
-        read_error = Cat(read_clients).any() & beyond(read_address, config.local_words)
-        write_error = Cat(write_clients).any() & beyond(write_address, config.local_words)
+        read_error, read_client = self._error(m, "read", read_clients, READERS, read_address)
+        write_error, write_client = self._error(m, "write", write_clients, WRITERS, write_address)
         m.d.sync += [
             self.error.eq(read_error | write_error),
-            self.error_client.eq(
-                Mux(
-                    read_error,
-                    _chosen(read_clients, list(READERS.values())),
-                    _chosen(write_clients, list(WRITERS.values())),
-                )
-            ),
+            self.error_client.eq(Mux(read_error, read_client, write_client)),
         ]
         return m
+
+    def _error(
+        self,
+        m: Module,
+        kind: str,
+        clients: Sequence[Value],
+        engines: dict[str, Engine],
+        address: Value,
+    ) -> tuple[Signal, Signal]:
+        """Whether a request of two cycles ago is beyond the memory, and whose it is."""
+        late_address = Signal(len(address), name=f"late_{kind}_address", reset_less=True)
+        wrong = Signal(name=f"{kind}_error")
+        client = Signal(range(len(Engine)), name=f"{kind}_client", reset_less=True)
+        late = [_register(m, bit, f"late_{kind}_client_{i}") for i, bit in enumerate(clients)]
+        m.d.sync += [
+            late_address.eq(address),
+            wrong.eq(Cat(late).any() & beyond(late_address, self.config.local_words)),
+            client.eq(_chosen(late, list(engines.values()))),
+        ]
+        return wrong, client
 
 
 class _Arbiter:

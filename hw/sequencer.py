@@ -29,7 +29,7 @@ class Sequencer(wiring.Component):
 
     `stop`, a pulse of `local_error` (of engine `local_engine`) or of `dma_error`, an illegal
     instruction, an instruction that is `missing`, and watchdog_cycles without `progress` or
-    dispatch end it with `error`, `code`, `engine` and `error_pc`, two cycles later, or some thirty
+    dispatch end it with `error`, `code`, `engine` and `error_pc`, two cycles later, or some forty
     where the queues must `lookup` the instruction. A watchdog names the first engine that is
     `waiting` for tokens, else the first `active` one, else (like an error of the dispatcher and a
     stop) the instruction being dispatched, with engine 0. Without `error`, `error_pc` means
@@ -112,10 +112,10 @@ class Sequencer(wiring.Component):
         ]
 
         # The engine that a watchdog names; nothing changes any more when it expires.
-        suspects = Signal(len(Engine))
+        suspects, waiting, active = (Signal(len(Engine)) for _ in range(3))
         stuck, suspect = Signal(), Signal(3)
-        m.d.comb += suspects.eq(Mux(self.waiting.any(), self.waiting, self.active))
-        m.d.sync += stuck.eq(suspects.any())
+        m.d.comb += suspects.eq(Mux(waiting.any(), waiting, active))
+        m.d.sync += [waiting.eq(self.waiting), active.eq(self.active), stuck.eq(suspects.any())]
         for e in reversed(Engine):
             with m.If(suspects[e]):
                 m.d.sync += suspect.eq(e)
@@ -210,11 +210,13 @@ class Sequencer(wiring.Component):
 
     def _watchdog(self, m: Module, queue_write: Signal) -> Signal:
         """1 after watchdog_cycles of a running program without progress or dispatch."""
-        patience = self.config.watchdog_cycles - 1
-        left, expired, moving = Signal(range(patience + 1), init=patience), Signal(), Signal()
-        m.d.comb += expired.eq(left == 0)
-        m.d.sync += moving.eq(~self.running | self.progress | queue_write)
-        with m.If(moving | self.start):
+        # Counted below 0, so that the sign tells.
+        patience = self.config.watchdog_cycles - 2
+        left, expired = Signal(range(-1, patience + 1), init=patience), Signal()
+        moving = Signal()
+        m.d.comb += expired.eq(left[-1])
+        m.d.sync += moving.eq(~self.running | self.start | self.progress | queue_write)
+        with m.If(moving):
             m.d.sync += left.eq(patience)
         with m.Elif(~expired):
             m.d.sync += left.eq(left - 1)

@@ -29,9 +29,10 @@ def dp16kd(
     read_data: Value,
     read_enable: Value,
     registered: bool,
+    blank: Value,
 ) -> Instance:
     """Port A writes, port B reads while `read_enable`, through the output register where
-    `registered`.
+    `registered`, which `blank` resets.
 
     The narrow shapes leave the low address bits out. 16 bits are two bytes of 9 whose enables
     take the place of the lowest address bits.
@@ -46,7 +47,7 @@ def dp16kd(
     for port, address in addresses.items():
         ports |= {f"i_AD{port}{i}": address[i] for i in range(14)}
         ports |= {f"i_CS{port}{i}": Const(0, 1) for i in range(3)}
-        ports |= {f"i_CLK{port}": ClockSignal(), f"i_RST{port}": Const(0, 1)}
+        ports |= {f"i_CLK{port}": ClockSignal()}
         enable = Const(1, 1) if port == "A" else read_enable
         ports |= {f"i_CE{port}": enable, f"i_OCE{port}": enable}
         ports |= {f"p_DATA_WIDTH_{port}": {8: 9, 16: 18}.get(len(write_data), len(write_data))}
@@ -56,6 +57,8 @@ def dp16kd(
     ports |= {f"o_DOB{lane}": read_data[i] for i, lane in enumerate(lanes)}
     return Instance(
         "DP16KD",
+        i_RSTA=Const(0, 1),
+        i_RSTB=blank,
         p_REGMODE_A="NOREG",
         p_REGMODE_B="OUTREG" if registered else "NOREG",
         p_RESETMODE="SYNC",
@@ -76,6 +79,7 @@ def pdpw16kd(
     read_data: Value,
     read_enable: Value,
     registered: bool,
+    blank: Value,
 ) -> Instance:
     """512 words of four bytes of 9, or fewer; reads as dp16kd does."""
     lanes = [bit + bit // 8 for bit in range(len(write_data))]
@@ -100,6 +104,6 @@ def pdpw16kd(
         i_CEW=write_mask.any(),
         i_CER=read_enable,
         i_OCER=read_enable,
-        i_RST=Const(0, 1),
+        i_RST=blank,
         **ports,
     )

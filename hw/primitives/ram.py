@@ -23,6 +23,7 @@ class WordRam(Component):
     of a write sees what was there before in the bytes not written and anything in the others; a
     later one sees the write.
     registered (two ports only): the word comes from a register, behind the blocks or inside them.
+    blanked: registered, with an input `blank` that makes 0 of the word in that register.
     stallable (two ports only): reads are on their way only while `read_enable` is 1.
     wide (two ports only): registered, for memories that spread over the chip. More registers stand
     in front of the blocks, behind them, and behind the choice between them, so that no path from or
@@ -44,6 +45,7 @@ class WordRam(Component):
     read_address: Signal
     read_enable: Signal
     read_data: Signal
+    blank: Signal
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class WordRam(Component):
         width_bytes: int,
         ports: int = 2,
         registered: bool = True,
+        blanked: bool = False,
         wide: bool = False,
         stallable: bool = False,
         address_bits: int | None = None,
@@ -62,7 +65,8 @@ class WordRam(Component):
         self.depth = depth
         self.width_bytes = width_bytes
         self.ports = ports
-        self.registered = registered or wide
+        self.registered = registered or wide or blanked
+        self.blanked = blanked
         self.wide = wide
         self.stallable = stallable
         self.family = family
@@ -71,6 +75,7 @@ class WordRam(Component):
         super().__init__(
             {
                 **{name: In(bits) for name in addresses},
+                **({"blank": In(1)} if blanked else {}),
                 **({"read_enable": In(1)} if stallable else {}),
                 "write_data": In(8 * width_bytes),
                 "write_mask": In(width_bytes),
@@ -118,7 +123,6 @@ class WordRam(Component):
         lows = [ceil_log2(size) for size in depths]
         tags = [sum(depths[:i]) >> low for i, low in enumerate(lows)]
         written = [self.write_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
-        asked = [self.read_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
         masks: list[Any] = [Mux(hit, self.write_mask, 0) for hit in written]
         address: Value = self.write_address
         data: Value = self.write_data
@@ -133,6 +137,7 @@ class WordRam(Component):
                     *((mask, f"block_mask_{i}") for i, mask in enumerate(masks)),
                 )
             )
+        asked = [read_address[low:] == tag for low, tag in zip(lows, tags, strict=True)]
         outputs = []
         for i, (low, mask) in enumerate(zip(lows, masks, strict=True)):
             output = Signal(8 * self.width_bytes, name=f"output_{i}")
@@ -142,9 +147,9 @@ class WordRam(Component):
             m.d.comb += [write_place.eq(address), read_place.eq(read_address)]
             part(m, i, write_place, data, mask, read_place, output)
             outputs.append(output)
-        # Who was asked, `latency` cycles later or, in a wide memory, when its output is blanked.
+        # Who was asked, when its output is there.
         late: list[list[Value]] = [asked]
-        for stage in range(3 if self.wide else self.latency):
+        for stage in range(1 + self.registered):
             late.append([_register(m, hit, f"asked_{stage}_{i}") for i, hit in enumerate(late[-1])])
         if len(outputs) == 1:
             if self.wide:
@@ -188,6 +193,9 @@ class WordRam(Component):
         with m.If(self._enable):
             m.d.sync += output.eq(read.data)
         m.d.comb += read_data.eq(output)
+        if self.blanked:
+            with m.If(self.blank):
+                m.d.sync += output.eq(0)
 
     def _blocks(
         self,
@@ -210,6 +218,7 @@ class WordRam(Component):
                 read_data=read_data[bit : bit + width],
                 read_enable=self._enable,
                 registered=self.registered,
+                blank=self.blank if self.blanked else Const(0, 1),
             )
 
     def _spram(self) -> Module:

@@ -100,8 +100,9 @@ class ControlPath(wiring.Component):
             gelu="polynomial",
             multipliers="dsp",
             dram="readonly",
+            family="generic",
         ),
-        SMALL.replace(queue_depth=8, watchdog_cycles=3000, bus_bytes=8),
+        SMALL.replace(queue_depth=8, watchdog_cycles=3000, bus_bytes=8, family="generic"),
     ],
     ids=["tiny", "small"],
 )
