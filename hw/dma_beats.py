@@ -18,8 +18,8 @@ class BeatBuffer(Component):
     """The beats of `words` words, in the order in which they are pushed; never is it overfilled.
 
     push: `data` is the next beat. enable: the word in front may go to the port; complete: its last
-    beat begins to do so in this cycle. A beat can leave four cycles after it was pushed, two where not
-    pipelined(config).
+    beat begins to do so in this cycle. A beat can leave four cycles after it was pushed, two where
+    not pipelined(config).
     """
 
     push: Signal
