@@ -39,9 +39,9 @@ PARAMETER_LATENCY = 9
 """The same for scale records."""
 PARAMETER_CYCLES = 3
 """Cycles from a word of scale records to the next."""
-EPILOGUE_LATENCY = 22
+EPILOGUE_LATENCY = 23
 """Cycles from the last column that the epilogue takes to its last write."""
-OPERAND_LATENCY = 20
+OPERAND_LATENCY = 21
 """Cycles from the time when the epilogue asks for a word of a residual or addend to its use."""
 OPERANDS = 16
 """Columns that may wait for such words at a time."""

@@ -265,7 +265,7 @@ class Dma(Component):
             assembler.beat.valid.eq(self.dram_read.data.valid),
             assembler.beat.payload.eq(self.dram_read.data.payload),
             self.dram_read.data.ready.eq(assembler.beat.ready),
-            assembler.drop.eq(dropping),
+            assembler.drop.eq(aborted),
             self.write.request.valid.eq(assembler.word.valid),
             self.write.request.payload.address.eq(local_walk.address),
             self.write.request.payload.data.eq(assembler.word.payload),

@@ -79,7 +79,8 @@ class BeatBuffer(Component):
         write, read = ahead.write_port(), ahead.read_port(domain="comb")
         filled, taken = Signal(range(_AHEAD)), Signal(range(_AHEAD))
         coming = Signal(memory.latency)
-        m.d.sync += coming.eq(Cat(fetch, coming))
+        # A place is given back a cycle late, for the port is far.
+        m.d.sync += [coming.eq(Cat(fetch, coming)), room.give.eq(leaves)]
         m.d.comb += [
             memory.write_mask.eq(self.push.replicate(len(memory.write_mask))),
             memory.write_address.eq(head),
@@ -87,7 +88,6 @@ class BeatBuffer(Component):
             memory.read_address.eq(tail),
             fetch.eq(room.available & (head != tail) & self.enable),
             room.take.eq(fetch),
-            room.give.eq(leaves),
             write.en.eq(coming[-1]),
             write.addr.eq(filled),
             write.data.eq(memory.read_data),

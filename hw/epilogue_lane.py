@@ -39,7 +39,7 @@ class ScalingLane(Component):
     residual's sum, left out where the value is saturated or already the largest.
     """
 
-    RESIDUAL_TIME = 8
+    RESIDUAL_TIME = 9
     CODE_TIME = RESIDUAL_TIME + 1
 
     sum: Signal
@@ -88,7 +88,7 @@ class ScalingLane(Component):
         ]
         m.d.sync += added.eq(add.p)
 
-        # 1 to 3: times the multiplier. For a half of the total that is 1 or 2**16, since the shift
+        # 1 to 4: times the multiplier. For a half of the total that is 1 or 2**16, since the shift
         # by 16 follows.
         halves = Mux(self.mode.total, Cat(self.upper, ~self.upper), 0)
         record_multiplier = cleared(m, self.record.multiplier, self.mode.total, "multiplier")
@@ -103,12 +103,12 @@ class ScalingLane(Component):
             high.b.eq(multiplier),
         ]
         # Bits 15 to 47 of the product: below the smallest shift only the bit that rounds.
-        product = Signal(33)
-        m.d.comb += product.eq(Cat(low.p[15], (high.p + low.p[16:])[:32]))
+        product = Signal(33, reset_less=True)
+        m.d.sync += product.eq(Cat(low.p[15], (high.p + low.p[16:])[:32]))
 
-        # 3 to 5: the shift. `shifted` has a bit below the point.
+        # 4 to 6: the shift. `shifted` has a bit below the point.
         selector = cleared(m, self.record.selector, self.mode.total, "selector")
-        selector = delayed(m, selector, 1, "selector_delayed")
+        selector = delayed(m, selector, 2, "selector_delayed")
         factor = Signal(_SHIFT_RANGE + 1, reset_less=True)
         for number, shift in enumerate(SCALE_SHIFTS):
             m.d.sync += factor[SCALE_SHIFTS[-1] - shift].eq(selector == number)
@@ -130,7 +130,7 @@ class ScalingLane(Component):
 
         value, carry, negative = self._saturate(m, shifted, above, shift_high.p[-1])
 
-        # 8, 9: the code, a bit wider than its summands.
+        # 9, 10: the code, a bit wider than its summands.
         m.submodules.add_residual = add_residual = JoiningAdder(17, join="xor", family=family)
         code = Signal(signed(17), reset_less=True)
         m.d.comb += [
@@ -147,7 +147,7 @@ class ScalingLane(Component):
     def _saturate(
         self, m: Module, shifted: Value, above: Value, sign: Value
     ) -> tuple[Signal, Signal, Signal]:
-        """Times 5 to 8: (value XOR sign, limited to `bits`; the rounding to be added; sign)."""
+        """Times 6 to 9: (value XOR sign, limited to `bits`; the rounding to be added; sign)."""
         config, mode = self.config, self.mode
         flipped = Signal(16, reset_less=True)
         half = Signal(reset_less=True)

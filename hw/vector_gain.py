@@ -69,12 +69,12 @@ class GainLane(Component):
             m.submodules[name] = memory = WordRam(
                 depth=self.depth, width_bytes=2, family=self.family
             )
-            m.d.comb += [
+            m.d.sync += [
                 memory.write_mask.eq(self.fill[i].replicate(2)),
                 memory.write_address.eq(self.fill_address),
                 memory.write_data.eq(self.fill_data.word_select(i, 16)),
-                memory.read_address.eq(address),
             ]
+            m.d.comb += memory.read_address.eq(address)
             kept.append(memory.read_data)
         m.submodules.multiplier = multiplier = Multiplier(CODE, CODE, self.family)
         m.d.comb += [multiplier.a.eq(self.normalized), multiplier.b.eq(kept[0].as_signed())]

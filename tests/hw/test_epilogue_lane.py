@@ -31,7 +31,7 @@ def test_lane(
         "activated": lane.activated_time,
         "output": lane.output_time,
     }
-    assert list(times.values()) == [8, 9, 9 + activation_latency, 11 + activation_latency]
+    assert list(times.values()) == [9, 10, 10 + activation_latency, 12 + activation_latency]
     run_bench(
         lane,
         BENCH,
