@@ -70,7 +70,7 @@ SOFTMAX_GAP = 3
 """Cycles between two rows of softmax beyond the passing of one."""
 SOFTMAX_LATENCY = 86
 """Cycles of a softmax instruction beyond its rows but one and the two passes of that one."""
-NORM_CONSTANTS = 164
+NORM_CONSTANTS = 167
 """Cycles for the constants of a norm's row, beyond two for each bit of the longest row's index."""
 NORM_NEXT = 12
 """Cycles from a row's constants to the start of the next row's, at least."""

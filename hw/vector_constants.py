@@ -14,7 +14,7 @@ RESULT_SHIFT = 28
 """Right shift from factor * code + offset to a normalized value."""
 CONSTANT_BITS = 16 + RESULT_SHIFT
 """Bits of factor and offset; what is above them never reaches the 16 bits of a result."""
-_GAP = 3
+_GAP = 4
 """Cycles in which the streams run empty between two phases."""
 _WINDOW = 16
 _LOWEST_PLACE = 16 - NORM_FRACTION - RESULT_SHIFT
@@ -296,8 +296,10 @@ class RowConstants(Component):
         m.submodules.table = table
         entry = table.read_port()
         first_root = Signal(16, reset_less=True)
+        # Block RAM is slow: a flip-flop that feeds nothing else can be right beside it.
+        looked_up = Signal(16, reset_less=True)
         m.d.comb += entry.addr.eq(mantissa[-RSQRT_INDEX_BITS:])
-        m.d.sync += first_root.eq(entry.data)
+        m.d.sync += [looked_up.eq(entry.data), first_root.eq(looked_up)]
         with m.If(is_newton & ~flowing):
             m.d.sync += root.eq(first_root)
         with m.Elif(is_newton & rooting):
