@@ -17,7 +17,7 @@ from gateformer.hw.instruction_queue import InstructionQueues
 from gateformer.hw.instruction_scheduler import InstructionScheduler
 from gateformer.hw.interfaces import DramRead, DramWrite, pipelined
 from gateformer.hw.local_fetch import LocalFetch
-from gateformer.hw.local_memory import ERROR_LATENCY, LocalMemory
+from gateformer.hw.local_memory import LocalMemory, error_latency
 from gateformer.hw.probe import Probe, connect_probe
 from gateformer.hw.registers import RegisterBus, Registers
 from gateformer.hw.runtime_lengths import RuntimeLengths
@@ -241,7 +241,7 @@ class Accelerator(wiring.Component):
         ]
         # As late as what local memory reports: the queues look back by as much.
         dma_error: Value = dma.error
-        for stage in range(ERROR_LATENCY - 2):
+        for stage in range(error_latency(config) - 2):
             late = Signal(name=f"dma_error_{stage}")
             m.d.sync += late.eq(dma_error)
             dma_error = late

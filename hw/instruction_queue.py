@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, Signature
 
 from gateformer.hw.front_end import NUMBER_HIGH, NUMBER_LOW, FrontEnd, unpack_number
 from gateformer.hw.interfaces import InstructionPort, SemaphorePort
-from gateformer.hw.local_memory import ERROR_LATENCY
+from gateformer.hw.local_memory import error_latency
 from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine
@@ -20,11 +20,14 @@ HELD = 2
 there when an error wants them."""
 REGIONS = 8
 """Regions of the RAM, of which every engine has one."""
-BLAME_DELAY = ERROR_LATENCY + 2
-"""Cycles by which the addresses that a lookup finds lie back: what local memory reports of an
-access comes late, and then the next instruction may be at the engine."""
 VISITS = REGIONS + 2
 """Cycles in which every queue is looked at once, and what that found is known."""
+
+
+def blame_delay(config: AcceleratorConfig) -> int:
+    """Cycles by which the addresses that a lookup finds lie back: what local memory reports of an
+    access comes late, and then the next instruction may be at the engine."""
+    return error_latency(config) + 2
 
 
 class QueueWrite(Signature):
@@ -156,7 +159,8 @@ class InstructionQueues(wiring.Component):
         queued, wanted, begin = Signal(), Signal(), Signal()
         asked, look, looking = Signal(), Signal(), Signal()
         reading, index, number = Signal(), Signal(3), Signal(bits, reset_less=True)
-        late, resting = Signal(2 + BLAME_DELAY), Signal(init=1)
+        delay = blame_delay(self.config)
+        late, resting = Signal(2 + delay), Signal(init=1)
         filled, loaded = ports["filled_there"][1].data, ports["loaded_there"][1].data
         moved, found, aimed = Signal(bits, reset_less=True), Signal(), Signal(2)
         m.d.comb += [
@@ -190,7 +194,7 @@ class InstructionQueues(wiring.Component):
                 m.d.sync += clearing.eq(0)
 
         # A word is there after two cycles.
-        word, last = memory.read_data, Signal(1 + BLAME_DELAY)
+        word, last = memory.read_data, Signal(1 + delay)
         place = [Signal(3, name=f"place_{i}", reset_less=True) for i in range(2)]
         m.d.comb += [
             memory.read_address.eq(Cat(index, number, engine)),
@@ -212,7 +216,7 @@ class InstructionQueues(wiring.Component):
 
         # What the lookup reads: the instruction loaded last, or the one before. That is decided
         # from the past, in which the loaded slots are, too.
-        past = [behind, *(Signal(count, name=f"behind_{i}") for i in range(BLAME_DELAY))]
+        past = [behind, *(Signal(count, name=f"behind_{i}") for i in range(delay))]
         for old, new in pairwise(past):
             with m.If(~lookup.want):
                 m.d.sync += new.eq(old)

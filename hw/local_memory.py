@@ -8,7 +8,7 @@ from typing import Any
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.interfaces import LocalRead, LocalWrite, local_read_latency
+from gateformer.hw.interfaces import LocalRead, LocalWrite, local_read_latency, pipelined
 from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.primitives.selection import select_one
 from gateformer.spec.config import AcceleratorConfig
@@ -32,8 +32,10 @@ WRITERS: dict[str, Engine] = {
 }
 """The write ports, most urgent first."""
 
-ERROR_LATENCY = 4
-"""Cycles from an access beyond local memory to its report."""
+
+def error_latency(config: AcceleratorConfig) -> int:
+    """Cycles from an access beyond local memory to its report."""
+    return 4 if pipelined(config) else 2
 
 
 class LocalMemory(Component):
@@ -51,9 +53,9 @@ class LocalMemory(Component):
     the bytes written are undefined.
 
     stall: bit 0 keeps back all reads of this cycle, bit 1 all writes (tie to 0 in hardware).
-    error: 1 for one cycle, ERROR_LATENCY cycles after a request beyond the memory was taken;
-    `error_client` is the number of its Engine in that cycle. Such a write is dropped, such a read
-    answered with any word.
+    error: 1 for one cycle, error_latency(config) cycles after a request beyond the memory was
+    taken; `error_client` is the number of its Engine in that cycle. Such a write is dropped, such a
+    read answered with any word.
     """
 
     stall: Signal
@@ -161,18 +163,21 @@ class LocalMemory(Component):
         clients: Sequence[Value],
         engines: dict[str, Engine],
         address: Value,
-    ) -> tuple[Signal, Signal]:
-        """Whether a request of two cycles ago is beyond the memory, and whose it is."""
+    ) -> tuple[Value, Value]:
+        """Whether a request, of the cycle before or of two earlier, is beyond the memory; whose."""
+        if not pipelined(self.config):
+            wrong = Cat(clients).any() & beyond(address, self.config.local_words)
+            return wrong, _chosen(clients, list(engines.values()))
         late_address = Signal(len(address), name=f"late_{kind}_address", reset_less=True)
-        wrong = Signal(name=f"{kind}_error")
+        late_wrong = Signal(name=f"{kind}_error")
         client = Signal(range(len(Engine)), name=f"{kind}_client", reset_less=True)
         late = [_register(m, bit, f"late_{kind}_client_{i}") for i, bit in enumerate(clients)]
         m.d.sync += [
             late_address.eq(address),
-            wrong.eq(Cat(late).any() & beyond(late_address, self.config.local_words)),
+            late_wrong.eq(Cat(late).any() & beyond(late_address, self.config.local_words)),
             client.eq(_chosen(late, list(engines.values()))),
         ]
-        return wrong, client
+        return late_wrong, client
 
 
 class _Arbiter:

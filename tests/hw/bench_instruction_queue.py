@@ -11,7 +11,7 @@ import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import make_rng, start, wait_until
 
-from gateformer.hw.instruction_queue import BLAME_DELAY, HELD, REGIONS, VISITS
+from gateformer.hw.instruction_queue import HELD, REGIONS, VISITS, blame_delay
 from gateformer.hw.interfaces import instruction_bits
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine
@@ -224,7 +224,7 @@ async def capacity_and_gaps(dut: Any) -> None:
 
 @cocotb.test()
 async def lookups(dut: Any) -> None:
-    """The address of what was at an engine BLAME_DELAY - 2 cycles ago, or of what waits for it."""
+    """The address of what was at an engine blame_delay - 2 cycles ago, or of what waits for it."""
     writer, models = await prepare(dut, 23)
     rng = writer.rng
     for turn in range(60):
@@ -246,7 +246,7 @@ async def lookups(dut: Any) -> None:
         dut.lookup__engine.value = int(e)
         await wait_until(dut, lambda: bool(int(dut.lookup__found.value)), 60)
         found = int(dut.lookup__pc.value)
-        past = history[-BLAME_DELAY + 1]
+        past = history[-blame_delay(CONFIG) + 1]
         if past is not None:
             assert found == past, (turn, e.name)
         elif model.expected and not any(history[-20:]) and not model.grant:

@@ -9,7 +9,7 @@ from bench_instruction_queue import CONFIG, Writer, number, payload
 from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import make_rng, start, wait_until
 
-from gateformer.hw.instruction_queue import BLAME_DELAY, REGIONS, VISITS
+from gateformer.hw.instruction_queue import REGIONS, VISITS, blame_delay
 from gateformer.spec.isa import SEMAPHORE_MAX, SYNC_ENGINES, WORDS, Engine, semaphore_exists
 
 Words = tuple[int, ...]
@@ -215,7 +215,7 @@ async def lookups(dut: Any) -> None:
         dut.lookup__engine.value = int(e)
         await wait_until(dut, lambda: bool(int(dut.lookup__found.value)), 100)
         found = int(dut.lookup__pc.value)
-        past = history[-BLAME_DELAY + 1]
+        past = history[-blame_delay(CONFIG) + 1]
         if past is not None:
             assert found == past, (turn, e.name)
         elif model.expected and waits:
