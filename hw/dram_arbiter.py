@@ -3,17 +3,17 @@
 from typing import Any
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import Component, In, Out, connect, flipped
+from amaranth.lib.wiring import connect, flipped
 
 from gateformer.hw.countdown import CountDown
-from gateformer.hw.interfaces import DramRead, pipelined
+from gateformer.hw.dram_ports import DramPorts
+from gateformer.hw.interfaces import pipelined
 from gateformer.hw.stream_register import StreamRegister
-from gateformer.spec.config import AcceleratorConfig
 
 
-class DramArbiter(Component):
+class DramArbiter(DramPorts):
     """`fetch` and `dma` are served over `port`, whole bursts at a time, `fetch` first.
 
     A burst reaches the port a cycle after it was taken, at most one every two cycles; up to
@@ -22,20 +22,6 @@ class DramArbiter(Component):
     """
 
     BURSTS = 4
-
-    fetch: wiring.PureInterface
-    dma: wiring.PureInterface
-    port: wiring.PureInterface
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "fetch": In(DramRead(config)),
-                "dma": In(DramRead(config)),
-                "port": Out(DramRead(config)),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -1,33 +1,16 @@
 """Shares the read half of the external memory port, one burst at a time."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import wiring
-from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.interfaces import DramRead
-from gateformer.spec.config import AcceleratorConfig
+from gateformer.hw.dram_ports import DramPorts
 
 
-class DramTurns(Component):
+class DramTurns(DramPorts):
     """`DramArbiter` with one burst under way, where flip-flops are dear.
 
     `fetch` comes first. A burst reaches the port a cycle after it was taken, the next one is taken
     in the second cycle after the last beat at the earliest.
     """
-
-    fetch: wiring.PureInterface
-    dma: wiring.PureInterface
-    port: wiring.PureInterface
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "fetch": In(DramRead(config)),
-                "dma": In(DramRead(config)),
-                "port": Out(DramRead(config)),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

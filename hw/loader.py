@@ -1,24 +1,18 @@
 """Fills one operand ring from local memory: the engines LOAD_A and LOAD_B."""
 
-from typing import Any
-
 from amaranth import Const, Module, Mux, Shape, Signal, unsigned
-from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.countdown import CountDown
 from gateformer.hw.credits import Credits
 from gateformer.hw.interfaces import (
-    InstructionPort,
-    LocalRead,
     local_read_latency,
     pipelined,
 )
+from gateformer.hw.loader_ports import LoaderPorts
 from gateformer.hw.primitives.adder import mux_add, wrapped
-from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Engine
 
 
-class Loader(Component):
+class Loader(LoaderPorts):
     """Reads rows of an operand word by word and appends them to a ring, row r to bank r mod banks.
 
     `engine` is LOAD_A or LOAD_B. One group is `banks` rows, the last one of an instruction may have
@@ -33,50 +27,13 @@ class Loader(Component):
     pipelined(config).
     """
 
-    instructions: Any
-    read: Any
-    release: Signal
-    loaded: Signal
-    write_enable: Signal
-    write_bank: Signal
-    write_position: Signal
-    write_data: Signal
-
-    def __init__(
-        self,
-        config: AcceleratorConfig,
-        engine: Engine,
-        *,
-        banks: int,
-        depth: int,
-    ) -> None:
-        self.config = config
-        self.engine = engine
-        self.banks = banks
-        self.depth = depth
-        super().__init__(
-            {
-                "instructions": Out(InstructionPort(engine)),
-                "read": Out(LocalRead(config)),
-                "release": In(1),
-                "loaded": Out(1),
-                "write_enable": Out(1),
-                "write_bank": Out(range(banks)),
-                "write_position": Out(range(depth)),
-                "write_data": Out(8 * config.word_bytes),
-            }
-        )
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         stream = self.instructions.stream
         request = self.read.request
         p = stream.payload
-        rows, address, stride = {
-            Engine.LOAD_A: lambda: (p.m, p.a_address, p.a_stride),
-            Engine.LOAD_B: lambda: (p.n, p.b_address, p.b_stride),
-        }[self.engine]()
+        rows, address, stride = self.operand()
 
         m.submodules.free = free = Credits(self.depth, init=self.depth)
         m.d.comb += free.give.eq(self.release)

@@ -1,69 +1,27 @@
 """Fills one operand ring from local memory with few flip-flops."""
 
-from typing import Any
-
 from amaranth import Module, Mux, Signal, unsigned
-from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.countdown import CountDown
 from gateformer.hw.credits import Credits
-from gateformer.hw.interfaces import InstructionPort, LocalRead, local_read_latency
+from gateformer.hw.interfaces import local_read_latency
+from gateformer.hw.loader_ports import LoaderPorts
 from gateformer.hw.primitives.adder import mux_add, wrapped
-from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.isa import Engine
 
 
-class LeanLoader(Component):
+class LeanLoader(LoaderPorts):
     """`Loader` without registers on the way from or to local memory.
 
     Words find their places when they arrive: of what is known when they are asked for, only the
     ends of rows and groups travel beside them.
     """
 
-    instructions: Any
-    read: Any
-    release: Signal
-    loaded: Signal
-    write_enable: Signal
-    write_bank: Signal
-    write_position: Signal
-    write_data: Signal
-
-    def __init__(
-        self,
-        config: AcceleratorConfig,
-        engine: Engine,
-        *,
-        banks: int,
-        depth: int,
-    ) -> None:
-        self.config = config
-        self.engine = engine
-        self.banks = banks
-        self.depth = depth
-        super().__init__(
-            {
-                "instructions": Out(InstructionPort(engine)),
-                "read": Out(LocalRead(config)),
-                "release": In(1),
-                "loaded": Out(1),
-                "write_enable": Out(1),
-                "write_bank": Out(range(banks)),
-                "write_position": Out(range(depth)),
-                "write_data": Out(8 * config.word_bytes),
-            }
-        )
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         stream, request = self.instructions.stream, self.read.request
         p = stream.payload
-        rows, address, stride = (
-            (p.m, p.a_address, p.a_stride)
-            if self.engine == Engine.LOAD_A
-            else (p.n, p.b_address, p.b_stride)
-        )
+        rows, address, stride = self.operand()
         m.submodules.free = free = Credits(self.depth, init=self.depth)
 
         # An instruction begins with an advance to its first word, as to a row behind a row at
