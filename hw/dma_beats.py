@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from gateformer.hw.credits import Credits
+from gateformer.hw.dma_ports import GatherPorts, SplitPorts
 from gateformer.hw.interfaces import local_read_latency, pipelined
 from gateformer.hw.primitives.ram import WordRam
 from gateformer.spec.config import AcceleratorConfig
@@ -124,34 +125,14 @@ class BeatBuffer(Component):
             m.d.sync += valid.eq(fetch)
 
 
-class BeatWriter(Component):
+class BeatWriter(GatherPorts):
     """`WordAssembler` without a register: each beat is a write of some bytes of a word, taken by
     local memory in the cycle in which it comes."""
-
-    beat: stream.Interface
-    word: stream.Interface
-    mask: Signal
-    word_ends: Signal
-    complete: Signal
-    drop: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "beat": In(stream.Signature(8 * config.bus_bytes)),
-                "word": Out(stream.Signature(8 * config.word_bytes)),
-                "mask": Out(config.word_bytes),
-                "word_ends": Out(1),
-                "complete": Out(1),
-                "drop": In(1),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bus_bytes = self.config.bus_bytes
-        beats = self.config.word_bytes // bus_bytes
+        beats = self.beats
         place = Signal(range(beats))
         m.d.comb += [
             self.word.valid.eq(self.beat.valid & ~self.drop),
@@ -166,40 +147,13 @@ class BeatWriter(Component):
         return m
 
 
-class BeatReader(Component):
+class BeatReader(SplitPorts):
     """`WordSplitter` without registers: each word is asked for once for each of its beats."""
-
-    pace: Signal
-    asked: Signal
-    word_ends: Signal
-    word_valid: Signal
-    word: Signal
-    filling: Signal
-    beat: stream.Interface
-    enable: Signal
-    complete: Signal
-
-    def __init__(self, config: AcceleratorConfig, *, words: int) -> None:
-        self.config = config
-        self.words = words
-        super().__init__(
-            {
-                "pace": Out(1),
-                "asked": In(1),
-                "word_ends": Out(1),
-                "word_valid": In(1),
-                "word": In(8 * config.word_bytes),
-                "filling": Out(1),
-                "beat": Out(stream.Signature(8 * config.bus_bytes)),
-                "enable": In(1),
-                "complete": Out(1),
-            }
-        )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = len(self.beat.payload)
-        beats = len(self.word) // width
+        beats = self.beats
         m.submodules.buffer = buffer = BeatBuffer(self.config, words=self.words)
         connect(m, buffer.beat, flipped(self.beat))
         asked, arrived = Signal(range(beats)), Signal(range(beats))

@@ -4,11 +4,11 @@ from functools import reduce
 from operator import or_
 
 from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from gateformer.hw.countdown import CountDown
 from gateformer.hw.dma_beats import BeatBuffer
+from gateformer.hw.dma_ports import GatherPorts, SplitPorts
 from gateformer.hw.interfaces import local_read_latency
 from gateformer.spec.config import AcceleratorConfig
 
@@ -62,33 +62,8 @@ class LocalWalk(Component):
         return m
 
 
-class WordAssembler(Component):
-    """Beats in, words out, the first beat lowest; a beat a cycle when words leave at once.
-
-    mask: which bytes of `word` are given; word_ends: its last ones are. complete: the last beat of
-    a word is taken in this cycle. drop: beats are taken, words vanish.
-    """
-
-    beat: stream.Interface
-    word: stream.Interface
-    mask: Signal
-    word_ends: Signal
-    complete: Signal
-    drop: Signal
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.beats = config.word_bytes // config.bus_bytes
-        bits = 8 * config.word_bytes
-        super().__init__(
-            {
-                "beat": In(stream.Signature(8 * config.bus_bytes)),
-                "word": Out(stream.Signature(bits)),
-                "mask": Out(config.word_bytes),
-                "word_ends": Out(1),
-                "complete": Out(1),
-                "drop": In(1),
-            }
-        )
+class WordAssembler(GatherPorts):
+    """Through registers: a beat a cycle when words leave at once."""
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -129,47 +104,13 @@ class WordAssembler(Component):
         return m
 
 
-class WordSplitter(Component):
-    """Words in, beats out, through a buffer of `words` words, a power of two.
-
-    pace: a word may be asked for; asked: one is, and comes `word_valid` later, never refused; never
-    more than `words` are asked for and not yet gone. word_ends: the word that is asked for is the
-    next one then, not the same again. filling: a word is on its way into the buffer.
-    enable: the word in front may leave; complete: its last beat leaves in this cycle.
-    """
-
-    pace: Signal
-    asked: Signal
-    word_ends: Signal
-    word_valid: Signal
-    word: Signal
-    filling: Signal
-    beat: stream.Interface
-    enable: Signal
-    complete: Signal
-
-    def __init__(self, config: AcceleratorConfig, *, words: int) -> None:
-        self.config = config
-        self.depth = words
-        self.beats = config.word_bytes // config.bus_bytes
-        super().__init__(
-            {
-                "pace": Out(1),
-                "asked": In(1),
-                "word_ends": Out(1),
-                "word_valid": In(1),
-                "word": In(8 * config.word_bytes),
-                "filling": Out(1),
-                "beat": Out(stream.Signature(8 * config.bus_bytes)),
-                "enable": In(1),
-                "complete": Out(1),
-            }
-        )
+class WordSplitter(SplitPorts):
+    """Through registers: words are asked for at the pace of their beats."""
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         width = len(self.beat.payload)
-        m.submodules.buffer = buffer = BeatBuffer(self.config, words=self.depth)
+        m.submodules.buffer = buffer = BeatBuffer(self.config, words=self.words)
         connect(m, buffer.beat, flipped(self.beat))
         # Words are spaced so that each is pushed, beat by beat, before the next one comes.
         coming = Signal(local_read_latency(self.config) + self.beats)

@@ -31,11 +31,10 @@ class InstructionScheduler(wiring.Component):
     That signals wait for room all together, before the engine goes on, cannot deadlock: in program
     order no counter exceeds SEMAPHORE_MAX, so the first unfinished instruction finds room.
 
-    Ports as those of InstructionQueues, and `fields_dma` and `fields_epilogue`, these
-    engines' way to words of their instructions: one takes nine cycles, if no engine needs anything
-    else. `empty` speaks for all
-    engines once it has been 1 for VISITS cycles. Nothing may be written for REGIONS cycles after a
-    reset.
+    Ports as those of InstructionQueues, and `fields_dma` and `fields_epilogue`, these engines' way
+    to words of their instructions: one takes nine cycles, if no engine needs anything else. `empty`
+    speaks for all engines once it has been 1 for VISITS cycles. Nothing may be written for REGIONS
+    cycles after a reset.
     """
 
     write: Any
