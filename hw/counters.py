@@ -14,18 +14,10 @@ CYCLES = len(Counter)
 _BITS = CYCLES.bit_length()
 PERIOD = 1 << _BITS
 """Cycles of a sweep over all totals, and events that one step of a total stands for."""
-_MEMBERS = {
-    "events": In(len(Counter)),
-    "clear": In(1),
-    "run": In(1),
-    "busy": Out(1),
-    "select": In(range(CYCLES + 1)),
-    "value": Out(32),
-}
 
 
-class CycleCounter(wiring.Component):
-    """`Counters` of nothing but the cycles with `run`; the other totals are 0."""
+class CounterPorts(wiring.Component):
+    """See `Counters`."""
 
     events: Signal
     clear: Signal
@@ -35,7 +27,20 @@ class CycleCounter(wiring.Component):
     value: Signal
 
     def __init__(self) -> None:
-        super().__init__(_MEMBERS)
+        super().__init__(
+            {
+                "events": In(len(Counter)),
+                "clear": In(1),
+                "run": In(1),
+                "busy": Out(1),
+                "select": In(range(CYCLES + 1)),
+                "value": Out(32),
+            }
+        )
+
+
+class CycleCounter(CounterPorts):
+    """`Counters` of nothing but the cycles with `run`; the other totals are 0."""
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -48,7 +53,7 @@ class CycleCounter(wiring.Component):
         return m
 
 
-class Counters(wiring.Component):
+class Counters(CounterPorts):
     """For each event (bit i is spec Counter i) the number of cycles with `run` in which it was 1.
 
     `clear` starts from zero; a run is the cycles with `run` that follow it without a gap. `busy` is
@@ -61,16 +66,6 @@ class Counters(wiring.Component):
     after the run, all prescalers are stepped together PERIOD - 1 times, with a sweep after each
     step: its toggle differs in the last v of these sweeps, each of which adds 1.
     """
-
-    events: Signal
-    clear: Signal
-    run: Signal
-    busy: Signal
-    select: Signal
-    value: Signal
-
-    def __init__(self) -> None:
-        super().__init__(_MEMBERS)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

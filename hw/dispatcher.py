@@ -8,7 +8,7 @@ from amaranth.lib import enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.front_end import pack_number
-from gateformer.hw.instruction_queue import QueueWrite
+from gateformer.hw.queue_ports import QueueWrite
 from gateformer.spec.config import INSTRUCTION_BYTES, SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.isa import FORMATS, SAMPLE_BITS, SIZE_WORDS, Engine, Format, Opcode
 

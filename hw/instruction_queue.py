@@ -6,22 +6,19 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out, Signature
+from amaranth.lib.wiring import Out
 
 from gateformer.hw.front_end import NUMBER_HIGH, NUMBER_LOW, FrontEnd, unpack_number
-from gateformer.hw.interfaces import InstructionPort, SemaphorePort
+from gateformer.hw.interfaces import SemaphorePort
 from gateformer.hw.local_memory import error_latency
 from gateformer.hw.primitives.ram import WordRam
+from gateformer.hw.queue_ports import REGIONS, QueuePorts
 from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine
 
 HELD = 2
 """Slots of a queue that keep instructions which are at the front end: their addresses are read
 there when an error wants them."""
-REGIONS = 8
-"""Regions of the RAM, of which every engine has one."""
-VISITS = REGIONS + 2
-"""Cycles in which every queue is looked at once, and what that found is known."""
 
 
 def blame_delay(config: AcceleratorConfig) -> int:
@@ -30,38 +27,7 @@ def blame_delay(config: AcceleratorConfig) -> int:
     return error_latency(config) + 2
 
 
-class QueueWrite(Signature):
-    """The write side of the queues, seen from the sequencer.
-
-    With `enable`, `data` goes to word `index` of the next free slot of `engine`; writing the last
-    word hands the instruction to the engine. `full`: `engine` of the cycle before has no free slot;
-    it has one until an instruction is handed over.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            {
-                "enable": Out(1),
-                "engine": Out(3),
-                "index": Out(3),
-                "data": Out(32),
-                "full": In(1),
-            }
-        )
-
-
-class QueueLookup(Signature):
-    """How the sequencer learns where an instruction stands, seen from the sequencer.
-
-    While `want`, which stays until a flush, no instruction is loaded any more; `pc` is the byte
-    address of the one that `engine` had in hand when `want` came, as soon as `found`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__({"want": Out(1), "engine": Out(3), "pc": In(24), "found": In(1)})
-
-
-class InstructionQueues(wiring.Component):
+class InstructionQueues(QueuePorts):
     """The queues of all engines and their front ends, where config.prefetch.
 
     The RAM has a region for each engine with `queue_depth` slots of eight words, HELD of them for
@@ -70,44 +36,16 @@ class InstructionQueues(wiring.Component):
     cycle. So an instruction is at its front end 12 to 20 cycles after it was handed over, if no
     other comes first.
 
-    Members `dma`, `load_a`, ... are the engines' instruction ports; all other outputs go by engine
-    number. `empty`: nothing is on its way or at work anywhere, no signal is to be handed in, and
-    the queues that were looked at are empty: it speaks for all once it has been 1 for VISITS
+    `empty`: nothing is on its way or at work anywhere, no signal is to be handed in, and the queues
+    that were looked at are empty: it speaks for all once it has been 1 for VISITS
     cycles. After a reset the queues take REGIONS cycles to forget what they held; nothing may be
     written until then.
     """
 
-    write: Any
-    lookup: Any
-    dma: Any
-    load_a: Any
-    load_b: Any
-    load_p: Any
-    epilogue: Any
-    vector: Any
-    array: Any
     semaphores: Any
-    waiting: Signal
-    active: Signal
-    completed: Signal
-    pc: Any
-    empty: Signal
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "write": In(QueueWrite()),
-                "lookup": In(QueueLookup()),
-                **{engine.name.lower(): In(InstructionPort(engine)) for engine in Engine},
-                "semaphores": Out(SemaphorePort()).array(len(SYNC_ENGINES)),
-                "waiting": Out(len(Engine)),
-                "active": Out(len(Engine)),
-                "completed": Out(len(Engine)),
-                "pc": Out(24).array(len(Engine)),
-                "empty": Out(1),
-            }
-        )
+        super().__init__(config, {"semaphores": Out(SemaphorePort()).array(len(SYNC_ENGINES))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

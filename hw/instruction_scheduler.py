@@ -3,13 +3,12 @@
 from typing import Any
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In
 
 from gateformer.hw.front_end import NUMBER_HIGH, NUMBER_LOW, unpack_number
-from gateformer.hw.instruction_queue import REGIONS, QueueLookup, QueueWrite
-from gateformer.hw.interfaces import ENGINE_WORDS, FieldPort, InstructionPort, instruction_bits
+from gateformer.hw.interfaces import ENGINE_WORDS, FieldPort, instruction_bits
+from gateformer.hw.queue_ports import REGIONS, QueuePorts
 from gateformer.spec.config import INSTRUCTION_BYTES, AcceleratorConfig
 from gateformer.spec.isa import SEMAPHORE_MAX, SYNC_ENGINES, WORDS, Engine, semaphore_exists
 
@@ -19,7 +18,7 @@ _TOKENS = len(Engine)
 """The region of the RAM that has no engine: word c of it holds the counters of consumer c."""
 
 
-class InstructionScheduler(wiring.Component):
+class InstructionScheduler(QueuePorts):
     """`InstructionQueues` and `Semaphores` in few flip-flops; for config.prefetch == False.
 
     One state machine goes from engine to engine. It finds one that is idle and has an instruction
@@ -31,45 +30,18 @@ class InstructionScheduler(wiring.Component):
     That signals wait for room all together, before the engine goes on, cannot deadlock: in program
     order no counter exceeds SEMAPHORE_MAX, so the first unfinished instruction finds room.
 
-    Ports as those of InstructionQueues, and `fields_dma` and `fields_epilogue`, these engines' way
-    to words of their instructions: one takes nine cycles, if no engine needs anything else. `empty`
+    Beside the ports of all queues, `fields_dma` and `fields_epilogue` are these engines' way to
+    words of their instructions: one takes nine cycles, if no engine needs anything else. `empty`
     speaks for all engines once it has been 1 for VISITS cycles. Nothing may be written for REGIONS
     cycles after a reset.
     """
 
-    write: Any
-    lookup: Any
-    dma: Any
-    load_a: Any
-    load_b: Any
-    load_p: Any
-    epilogue: Any
-    vector: Any
-    array: Any
-    waiting: Signal
-    active: Signal
-    completed: Signal
-    pc: Any
-    empty: Signal
     fields_dma: Any
     fields_epilogue: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        super().__init__(
-            {
-                "write": In(QueueWrite()),
-                "lookup": In(QueueLookup()),
-                **{engine.name.lower(): In(InstructionPort(engine)) for engine in Engine},
-                "waiting": Out(len(Engine)),
-                "active": Out(len(Engine)),
-                "completed": Out(len(Engine)),
-                "pc": Out(24).array(len(Engine)),
-                "empty": Out(1),
-                "fields_dma": In(FieldPort()),
-                "fields_epilogue": In(FieldPort()),
-            }
-        )
+        fields = {name: In(FieldPort()) for name in ("fields_dma", "fields_epilogue")}
+        super().__init__(config, fields)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -4,11 +4,11 @@ from typing import Any
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data
-from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.array_ports import ArrayPorts
 from gateformer.hw.interfaces import accumulator_shape, pipelined
 from gateformer.hw.primitives.adder import add_signed
-from gateformer.hw.processing_element import accumulate_latency, operands_layout, sum_of_products
+from gateformer.hw.processing_element import accumulate_latency, sum_of_products
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -18,31 +18,10 @@ def broadcasts(config: AcceleratorConfig) -> bool:
     return config.rows == 1 and not pipelined(config)
 
 
-class RowArray(Component):
+class RowArray(ArrayPorts):
     """`SystolicArray` of one row without hops: `b[j]` holds column j's operands in the cycle of the
     step, as `a[0]` does. The sums wait in a chain of registers for their turn to leave.
     """
-
-    valid: Signal
-    last: Signal
-    a: data.View
-    b: data.View
-    sum_valid: Signal
-    sums: data.View
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        operands = operands_layout(config.lanes)
-        super().__init__(
-            {
-                "valid": In(1),
-                "last": In(1),
-                "a": In(data.ArrayLayout(operands, 1)),
-                "b": In(data.ArrayLayout(operands, config.cols)),
-                "sum_valid": Out(1),
-                "sums": Out(data.ArrayLayout(accumulator_shape(config), 1)),
-            }
-        )
 
     @property
     def latency(self) -> int:

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from gateformer.hw.dispatcher import Dispatcher
-from gateformer.hw.instruction_queue import VISITS, QueueLookup, QueueWrite
+from gateformer.hw.queue_ports import VISITS, QueueLookup, QueueWrite
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SAMPLE_BITS, Engine
 from gateformer.spec.registers import ErrorCode

@@ -5,24 +5,20 @@ from operator import or_
 from typing import Any
 
 from amaranth import Module, Signal, Value
-from amaranth.lib import data
-from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.interfaces import accumulator_shape
+from gateformer.hw.array_ports import ArrayPorts
 from gateformer.hw.processing_element import (
     CONTROLS,
     RESET_CONTROLS,
     ProcessingElement,
     accumulate_latency,
-    operands_layout,
 )
-from gateformer.spec.config import AcceleratorConfig
 
 _JOINED = 4
 """Results that one OR joins: the inputs of a LUT."""
 
 
-class SystolicArray(Component):
+class SystolicArray(ArrayPorts):
     """Sums of products of `rows` operand rows of A with `cols` of B, output-stationary.
 
     `valid` is 1 in the cycle of a step, with `last` for the last step of a tile. `a[i]` holds row
@@ -33,27 +29,6 @@ class SystolicArray(Component):
     cycles after a last step, when `sums[0]` holds columns 0 to cols - 1, one a cycle; row i follows
     i cycles later. `sum_valid` and `sums` are registers.
     """
-
-    valid: Signal
-    last: Signal
-    a: data.View
-    b: data.View
-    sum_valid: Signal
-    sums: data.View
-
-    def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
-        operands = operands_layout(config.lanes)
-        super().__init__(
-            {
-                "valid": In(1),
-                "last": In(1),
-                "a": In(data.ArrayLayout(operands, config.rows)),
-                "b": In(data.ArrayLayout(operands, config.cols)),
-                "sum_valid": Out(1),
-                "sums": Out(data.ArrayLayout(accumulator_shape(config), config.rows)),
-            }
-        )
 
     @property
     def latency(self) -> int:

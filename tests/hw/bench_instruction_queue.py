@@ -11,8 +11,9 @@ import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import make_rng, start, wait_until
 
-from gateformer.hw.instruction_queue import HELD, REGIONS, VISITS, blame_delay
+from gateformer.hw.instruction_queue import HELD, blame_delay
 from gateformer.hw.interfaces import instruction_bits
+from gateformer.hw.queue_ports import REGIONS, VISITS
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, WORDS, Engine
 

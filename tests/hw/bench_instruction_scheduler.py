@@ -9,7 +9,8 @@ from bench_instruction_queue import CONFIG, Writer, number, payload
 from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import make_rng, start, wait_until
 
-from gateformer.hw.instruction_queue import REGIONS, VISITS, blame_delay
+from gateformer.hw.instruction_queue import blame_delay
+from gateformer.hw.queue_ports import REGIONS, VISITS
 from gateformer.spec.isa import SEMAPHORE_MAX, SYNC_ENGINES, WORDS, Engine, semaphore_exists
 
 Words = tuple[int, ...]
