@@ -4,7 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value
 
 from gateformer.hw.norm_ports import RECORD, NormPorts
-from gateformer.hw.vector_constants import CONSTANT_BITS, RowConstants
+from gateformer.hw.vector_constants import CONSTANT_BITS
 from gateformer.hw.vector_gain import CODE, GainLane
 from gateformer.hw.vector_normalize import NormalizeLane, RowSums
 from gateformer.hw.vector_ports import group_bytes, norm_interval
@@ -38,16 +38,11 @@ class Norm(NormPorts):
 
     def _first_pass(self, m: Module, factor: Signal, offset: Signal) -> None:
         """From the row's sums to its constants."""
-        source, row = self.source, self.row
         m.submodules.first = first = self._pieces()
         m.submodules.sums = sums = RowSums(self.config)
-        m.submodules.constants = constants = RowConstants(self.config)
-        summed = Signal()
-        computing = Signal()
         occupied = Signal()
-        final = Signal(reset_less=True)
         begun = Signal(1 + NormalizeLane.OFFSET_DELAY)
-        first.cut(m, source, ~self.fill)
+        first.cut(m, self.source, ~self.fill)
         m.d.comb += [
             sums.start.eq(self.start),
             sums.valid.eq(first.take),
@@ -55,24 +50,8 @@ class Norm(NormPorts):
             sums.group.eq(first.piece),
             # Both bytes of a code count, or none.
             sums.counted.eq(Cat(first.counted[::2])),
-            constants.start.eq(summed & ~computing & ~occupied),
-            constants.total.eq(sums.total),
-            constants.squares.eq(sums.squares),
-            constants.count.eq(self.channels),
-            constants.epsilon_bit.eq(self.epsilon_bit),
-            self.position.eq(constants.position),
-            row.free.eq(computing & ~constants.busy),
         ]
-        with m.If(first.last):
-            m.d.sync += final.eq(source.final)
-        with m.If(sums.done):
-            m.d.sync += summed.eq(1)
-        with m.If(constants.start):
-            m.d.sync += [summed.eq(0), computing.eq(1), row.final.eq(final)]
-        with m.If(row.free):
-            m.d.sync += [computing.eq(0), occupied.eq(1), row.ready.eq(1)]
-        with m.If(row.load):
-            m.d.sync += row.ready.eq(0)
+        constants = self.row_constants(m, sums, ends=first.last, occupied=occupied)
 
         # A row's constants reach the lanes with its first codes.
         m.d.sync += begun.eq(Cat(self.replay.go & self.replay.begin, begun))

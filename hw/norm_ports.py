@@ -1,10 +1,14 @@
-"""What both forms of the norm unit have in common: their ports and the filling of the gains."""
+"""What both forms of the norm unit have in common: their ports, the way from sums to constants, and
+the filling of the gains."""
 
 from typing import Any
 
-from amaranth import Module, Signal
+from amaranth import Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.norm_serial_lane import SerialSums
+from gateformer.hw.vector_constants import RowConstants
+from gateformer.hw.vector_normalize import RowSums
 from gateformer.hw.vector_ports import GroupSource, Replay, RowPort, group_bytes, out_layout
 from gateformer.spec.config import AcceleratorConfig
 
@@ -77,6 +81,37 @@ class NormPorts(Component):
                 "group": Out(out_layout(config)),
             }
         )
+
+    def row_constants(
+        self, m: Module, sums: RowSums | SerialSums, *, ends: Value, occupied: Signal
+    ) -> RowConstants:
+        """Makes a row's sums its constants, once those of the row before are not `occupied` any
+        more. ends: the row's last group is there."""
+        row = self.row
+        m.submodules.constants = constants = RowConstants(self.config)
+        summed = Signal()
+        computing = Signal()
+        final = Signal(reset_less=True)
+        m.d.comb += [
+            constants.start.eq(summed & ~computing & ~occupied),
+            constants.total.eq(sums.total),
+            constants.squares.eq(sums.squares),
+            constants.count.eq(self.channels),
+            constants.epsilon_bit.eq(self.epsilon_bit),
+            self.position.eq(constants.position),
+            row.free.eq(computing & ~constants.busy),
+        ]
+        with m.If(ends):
+            m.d.sync += final.eq(self.source.final)
+        with m.If(sums.done):
+            m.d.sync += summed.eq(1)
+        with m.If(constants.start):
+            m.d.sync += [summed.eq(0), computing.eq(1), row.final.eq(final)]
+        with m.If(row.free):
+            m.d.sync += [computing.eq(0), occupied.eq(1), row.ready.eq(1)]
+        with m.If(row.load):
+            m.d.sync += row.ready.eq(0)
+        return constants
 
     def records_walk(self, m: Module) -> tuple[Signal, Signal, Signal]:
         """While the gains are filled: whether a piece of a record is there, which one, and the

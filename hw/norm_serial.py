@@ -19,44 +19,26 @@ class SerialNorm(NormPorts):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.constants = constants = RowConstants(self.config)
         occupied = Signal()
-        self._first_pass(m, constants, occupied)
+        constants = self._first_pass(m, occupied)
         self._second_pass(m, constants, occupied)
         return m
 
-    def _first_pass(self, m: Module, constants: RowConstants, occupied: Signal) -> None:
-        """From the row's sums to its constants, once those of the row before are not `occupied`."""
-        source, row = self.source, self.row
+    def _first_pass(self, m: Module, occupied: Signal) -> RowConstants:
+        """From the row's sums to its constants."""
+        source = self.source
         m.submodules.sums = sums = SerialSums(self.config)
-        summed = Signal()
-        computing = Signal()
-        final = Signal(reset_less=True)
         valid = source.valid & ~self.fill
+        ends = valid & source.end
         m.d.comb += [
             sums.valid.eq(valid),
             sums.row_end.eq(source.end),
             sums.group.eq(source.group),
             sums.counted.eq(Cat(source.mask[::2])),
-            sums.clear.eq(self.start | row.free),
-            constants.start.eq(summed & ~computing & ~occupied),
-            constants.total.eq(sums.total),
-            constants.squares.eq(sums.squares),
-            constants.count.eq(self.channels),
-            constants.epsilon_bit.eq(self.epsilon_bit),
-            self.position.eq(constants.position),
-            row.free.eq(computing & ~constants.busy),
+            sums.clear.eq(self.start | self.row.free),
         ]
-        with m.If(valid & source.end):
-            m.d.sync += [self.full.eq(1), final.eq(source.final)]
-        with m.If(sums.done):
-            m.d.sync += summed.eq(1)
-        with m.If(constants.start):
-            m.d.sync += [summed.eq(0), computing.eq(1), row.final.eq(final)]
-        with m.If(row.free):
-            m.d.sync += [computing.eq(0), self.full.eq(0), occupied.eq(1), row.ready.eq(1)]
-        with m.If(row.load):
-            m.d.sync += row.ready.eq(0)
+        m.d.sync += self.full.eq(ends | (self.full & ~self.row.free))
+        return self.row_constants(m, sums, ends=ends, occupied=occupied)
 
     def _second_pass(self, m: Module, constants: RowConstants, occupied: Signal) -> None:
         """Code by code: its outputs, and the groups of them."""

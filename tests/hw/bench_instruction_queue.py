@@ -223,6 +223,30 @@ async def capacity_and_gaps(dut: Any) -> None:
     await drain(dut, models)
 
 
+async def look_up(dut: Any, model: Any, e: Engine, cycles: int) -> tuple[int, list[int | None]]:
+    """Asks for what an engine has in hand after some cycles: the address found, and what was at the
+    engine in each of them. A restart must follow."""
+    history: list[int | None] = []
+    for _ in range(cycles):
+        await FallingEdge(dut.clk)
+        await ReadOnly()
+        valid = int(getattr(dut, model.stream + "valid").value)
+        history.append(int(getattr(dut, f"pc__{e.value}").value) if valid else None)
+    await FallingEdge(dut.clk)
+    dut.lookup__want.value = 1
+    dut.lookup__engine.value = int(e)
+    await wait_until(dut, lambda: bool(int(dut.lookup__found.value)), 100)
+    return int(dut.lookup__pc.value), history
+
+
+async def restart(dut: Any) -> None:
+    """Resets the unit after a lookup."""
+    dut.rst.value = 1
+    dut.lookup__want.value = 0
+    await FallingEdge(dut.clk)
+    dut.rst.value = 0
+
+
 @cocotb.test()
 async def lookups(dut: Any) -> None:
     """The address of what was at an engine blame_delay - 2 cycles ago, or of what waits for it."""
@@ -235,25 +259,11 @@ async def lookups(dut: Any) -> None:
             one.pace, one.grant = 0.1, rng.choice((0.0, 0.3))
         for _ in range(rng.randrange(1, 4)):
             await writer.write([e], tokens=True)
-        history: list[int | None] = []
-        for _ in range(30 + rng.randrange(30)):
-            await FallingEdge(dut.clk)
-            await ReadOnly()
-            valid = int(getattr(dut, model.stream + "valid").value)
-            pc = getattr(dut, f"pc__{e.value}")
-            history.append(int(pc.value) if valid else None)
-        await FallingEdge(dut.clk)
-        dut.lookup__want.value = 1
-        dut.lookup__engine.value = int(e)
-        await wait_until(dut, lambda: bool(int(dut.lookup__found.value)), 60)
-        found = int(dut.lookup__pc.value)
+        found, history = await look_up(dut, model, e, 30 + rng.randrange(30))
         past = history[-blame_delay(CONFIG) + 1]
         if past is not None:
             assert found == past, (turn, e.name)
         elif model.expected and not any(history[-20:]) and not model.grant:
             assert found == number(model.expected[0]), (turn, e.name)
-        dut.rst.value = 1
-        dut.lookup__want.value = 0
-        await FallingEdge(dut.clk)
-        dut.rst.value = 0
+        await restart(dut)
         await settled(dut)

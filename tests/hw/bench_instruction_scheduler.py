@@ -5,7 +5,7 @@ from collections import Counter, deque
 from typing import Any
 
 import cocotb
-from bench_instruction_queue import CONFIG, Writer, number, payload
+from bench_instruction_queue import CONFIG, Writer, look_up, number, payload, restart
 from cocotb.triggers import FallingEdge, ReadOnly
 from drivers import make_rng, start, wait_until
 
@@ -204,26 +204,12 @@ async def lookups(dut: Any) -> None:
             if waits:
                 words[0] |= 0x3F0 & ~(1 << 4 + e)
             await writer.words([e], words)
-        history: list[int | None] = []
-        for _ in range(30 + rng.randrange(60)):
-            await FallingEdge(dut.clk)
-            await ReadOnly()
-            valid = int(getattr(dut, model.stream + "valid").value)
-            pc = getattr(dut, f"pc__{e.value}")
-            history.append(int(pc.value) if valid else None)
-        await FallingEdge(dut.clk)
-        dut.lookup__want.value = 1
-        dut.lookup__engine.value = int(e)
-        await wait_until(dut, lambda: bool(int(dut.lookup__found.value)), 100)
-        found = int(dut.lookup__pc.value)
+        found, history = await look_up(dut, model, e, 30 + rng.randrange(60))
         past = history[-blame_delay(CONFIG) + 1]
         if past is not None:
             assert found == past, (turn, e.name)
         elif model.expected and waits:
             assert found == number(model.expected[0]), (turn, e.name)
-        dut.rst.value = 1
-        dut.lookup__want.value = 0
-        await FallingEdge(dut.clk)
-        dut.rst.value = 0
+        await restart(dut)
         model.tokens.count.clear()
         await settled(dut)
