@@ -64,13 +64,13 @@ DMA_STORE_READ = 12
 """Cycles from the last word that a store reads for a burst to that burst."""
 DMA_STORE_LATENCY = 6
 """Cycles from a store's last beat to its end."""
-SOFTMAX_ROW = 50
+SOFTMAX_ROW = 51
 """Least cycles between two rows of softmax: its division."""
 SOFTMAX_GAP = 3
 """Cycles between two rows of softmax beyond the passing of one."""
-SOFTMAX_LATENCY = 86
+SOFTMAX_LATENCY = 87
 """Cycles of a softmax instruction beyond its rows but one and the two passes of that one."""
-NORM_CONSTANTS = 167
+NORM_CONSTANTS = 168
 """Cycles for the constants of a norm's row, beyond two for each bit of the longest row's index."""
 NORM_NEXT = 12
 """Cycles from a row's constants to the start of the next row's, at least."""

@@ -112,6 +112,8 @@ class Dma(Component):
             _add(promised, Mux(begun, more, Const(-1, len(promised))), ~settled)
         )
         acknowledges = Signal(_ACKNOWLEDGE_BITS)
+        any_promised = Signal()
+        m.d.sync += any_promised.eq(begun | (any_promised & ~(settled & (promised == 1))))
 
         # The walk through external memory, in words from the window's start (`row`) and from
         # address 0 (`cursor`, and `end` behind the row's last word), with one adder. What a state
@@ -153,7 +155,7 @@ class Dma(Component):
         m.submodules.assembler = assembler
         m.d.sync += assembled.eq(assembler.complete)
         under_way = Signal()
-        m.d.sync += under_way.eq(promised.any() | assembler.word.valid | acknowledges.any())
+        m.d.sync += under_way.eq(any_promised | assembler.word.valid | acknowledges.any())
         reading, asking, read_all = Signal(), Signal(), Signal()
         may_read = ~promised[burst_bits + 1 :].any() & ~(
             promised[burst_bits] & promised[:burst_bits].any()
@@ -261,7 +263,7 @@ class Dma(Component):
             burst.valid.eq(offering & ~storing),
             burst.payload.address.eq(cursor << byte_bits),
             burst.payload.beats.eq((more + 1) * word_beats),
-            self.quiet.eq(~(offering | begun | promised.any() | acknowledges.any())),
+            self.quiet.eq(~(offering | begun | any_promised | acknowledges.any())),
             assembler.beat.valid.eq(self.dram_read.data.valid),
             assembler.beat.payload.eq(self.dram_read.data.payload),
             self.dram_read.data.ready.eq(assembler.beat.ready),
@@ -296,7 +298,7 @@ class Dma(Component):
             splitter.asked.eq(self.read.request.valid & self.read.request.ready),
             splitter.word_valid.eq(self.read.response_valid),
             splitter.word.eq(self.read.response),
-            splitter.enable.eq(storing & promised.any()),
+            splitter.enable.eq(storing & any_promised),
             self.dram_write.data.valid.eq(splitter.beat.valid),
             self.dram_write.data.payload.eq(splitter.beat.payload),
             splitter.beat.ready.eq(self.dram_write.data.ready),
@@ -307,7 +309,7 @@ class Dma(Component):
             self.dram_write.burst.payload.eq(burst.payload),
             self.dram_write.acknowledge.ready.eq(1),
         ]
-        writes = begins & storing
+        writes = begun & storing
         with m.If(writes != self.dram_write.acknowledge.valid):
             m.d.sync += acknowledges.eq(_add(acknowledges, ~writes.replicate(4), writes))
         return m

@@ -3,9 +3,9 @@
 from typing import Any
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import data
+from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import connect, flipped
+from amaranth.lib.wiring import connect
 
 from gateformer.hw.countdown import CountDown
 from gateformer.hw.dram_ports import DramPorts
@@ -56,14 +56,16 @@ class DramArbiter(DramPorts):
         with m.Elif(port.burst.ready):
             m.d.sync += offered.eq(0)
 
-        # The burst whose beats come: registers, for on them hangs who takes a beat.
+        # Beats are told apart as they come: whether somebody takes one hangs on registers only.
         head = data.View(tag_layout, tags.r_data)
         open_burst, is_dma = Signal(), Signal(reset_less=True)
         moves, last, opens = Signal(), Signal(), Signal()
-        beat: Any = port.data
+        beat_layout = data.StructLayout({"data": len(port.data.payload), "is_dma": 1})
+        coming: Any = stream.Signature(beat_layout).create(path=("coming",))
+        beat = coming
         if pipelined(self.config):
-            m.submodules.beats = register = StreamRegister(len(port.data.payload))
-            connect(m, flipped(port.data), register.input)
+            m.submodules.beats = register = StreamRegister(beat_layout)
+            connect(m, coming, register.input)
             beat = register.output
         left = CountDown(
             m,
@@ -80,12 +82,16 @@ class DramArbiter(DramPorts):
         m.d.comb += [
             last.eq(left.last),
             opens.eq(tags.r_rdy & ~tags.r_en & (~open_burst | ends)),
-            fetch.data.payload.eq(beat.payload),
-            dma.data.payload.eq(beat.payload),
-            fetch.data.valid.eq(beat.valid & open_burst & ~is_dma),
-            dma.data.valid.eq(beat.valid & open_burst & is_dma),
-            beat.ready.eq(open_burst & Mux(is_dma, dma.data.ready, fetch.data.ready)),
-            moves.eq(beat.valid & beat.ready),
+            coming.payload.data.eq(port.data.payload),
+            coming.payload.is_dma.eq(is_dma),
+            coming.valid.eq(port.data.valid & open_burst),
+            port.data.ready.eq(coming.ready & open_burst),
+            moves.eq(coming.valid & coming.ready),
+            fetch.data.payload.eq(beat.payload.data),
+            dma.data.payload.eq(beat.payload.data),
+            fetch.data.valid.eq(beat.valid & ~beat.payload.is_dma),
+            dma.data.valid.eq(beat.valid & beat.payload.is_dma),
+            beat.ready.eq(Mux(beat.payload.is_dma, dma.data.ready, fetch.data.ready)),
         ]
         with m.If(opens):
             m.d.sync += [open_burst.eq(1), is_dma.eq(head.is_dma)]

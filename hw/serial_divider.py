@@ -12,8 +12,8 @@ class SerialDivider(Component):
     """(multiplier, selector) = spec.arithmetic.reciprocal(numerator, total).
 
     `start` is heeded while `busy` is 0 and takes the total; the numerator is asked for bit by bit:
-    `numerator_bit` is its bit `position`, a cycle later. The result stands from the end of `busy`
-    until the next start. Takes 18 to 34 cycles, never more than LATENCY.
+    `numerator_bit` is its bit `position`, two cycles later. The result stands from the end of `busy`
+    until the next start. Takes 19 to 35 cycles, never more than LATENCY.
 
     Division without restoring: each step adds the divisor to a negative remainder and subtracts it
     from another, and the quotient's bit is 1 if the result is not negative. The bits come highest
@@ -22,7 +22,7 @@ class SerialDivider(Component):
     bits.
     """
 
-    LATENCY = 35
+    LATENCY = 36
 
     start: Signal
     total: Signal
@@ -54,8 +54,8 @@ class SerialDivider(Component):
         quotient = Signal(16, reset_less=True)
         divisor = Signal.like(self.total, reset_less=True)
         complement = Signal.like(self.total, reset_less=True)
-        # Numerator bits asked for, one more than there were steps.
-        count = Signal(range(34), reset_less=True)
+        # Numerator bits asked for, two more than there were steps.
+        count = Signal(range(35), reset_less=True)
 
         stop = Signal()
         # The lowest bits' carry makes a negative of the complement.
@@ -73,7 +73,9 @@ class SerialDivider(Component):
         m.d.comb += [
             self.position.eq(~count[:5]),
             # Four more steps are one shift by 4: they keep to 16 bits if the top four are 0.
-            stop.eq(count[0] & (count[5] | (count[4] & ~count[1] & quotient[12:].any()))),
+            stop.eq(
+                count[1] & (count[5] | (count[4] & ~count[0] & quotient[12:].any())),
+            ),
         ]
         with m.If(self.start & ~self.busy):
             m.d.sync += [
@@ -90,7 +92,7 @@ class SerialDivider(Component):
                 remainder.eq(following),
                 count.eq(count + 1),
             ]
-            with m.If(~count.any()):
+            with m.If(~count[1:].any()):
                 m.d.sync += remainder.eq(0)
 
         # A quotient that is still too large after three cuts leaves 16 steps behind it.

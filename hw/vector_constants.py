@@ -14,12 +14,12 @@ RESULT_SHIFT = 28
 """Right shift from factor * code + offset to a normalized value."""
 CONSTANT_BITS = 16 + RESULT_SHIFT
 """Bits of factor and offset; what is above them never reaches the 16 bits of a result."""
-_GAP = 4
-"""Cycles in which the streams run empty between two phases."""
+_GAP = 3
+"""Cycles in which the streams run empty before a phase; one more while the table is read."""
 _WINDOW = 16
 _LOWEST_PLACE = 16 - NORM_FRACTION - RESULT_SHIFT
 """Place of R's first bit for a variance below 4; each further factor of 4 adds 1."""
-_EARLY_PAIRS = (_GAP + 1) // 2 + 2
+_EARLY_PAIRS = (_GAP + 1) // 2 + 3
 """Pairs of bits that pass before the variance's first pair is in the window."""
 
 
@@ -107,7 +107,7 @@ class RowConstants(Component):
         offset = 2**(RESULT_SHIFT - 1) - S * R, both modulo 2**CONSTANT_BITS:
 
     the shift of the row is in its constants, so that the lanes need none. `epsilon` is asked for
-    bit by bit: `epsilon_bit` is its bit `position`, a cycle later.
+    bit by bit: `epsilon_bit` is its bit `position`, two cycles later.
 
     `start` is heeded while `busy` is 0; the operands must stay until `busy` is 0 again, and the
     results stand until the next start. Takes `latency` cycles. `turn_factor` and `turn_offset`
@@ -152,22 +152,23 @@ class RowConstants(Component):
                 "offset": Out(CONSTANT_BITS),
             }
         )
-        # A stream's bit i is chosen at time i, is at a product's output at time i + 3, and in the
-        # window at time i + 4. The Newton step's second stream begins when bit 16 of the first is
-        # out, its third when bit 14 of the second is, and r is that one's bits 17 to 32.
-        self.second_at = 16 + 3
+        # A stream's bit i is chosen at time i, is at a product's output at time i + 4, and in the
+        # window at time i + 5; a bit that is not chosen but comes from a product is a cycle
+        # faster. The Newton step's second stream begins when bit 16 of the first is out, its third
+        # when bit 14 of the second is, and r is that one's bits 17 to 32.
+        self.second_at = 16 + 4
         self.third_at = self.second_at + 14 + 3
         self.root_at = self.third_at + 17 + 3
         self.ends = {
-            "VARIANCE": self.variance_bits + 3,
+            "VARIANCE": self.variance_bits + 4,
             "NEWTON": self.root_at + 15,
-            "CONSTANTS": CONSTANT_BITS + 2,
+            "CONSTANTS": CONSTANT_BITS + 3,
         }
 
     @property
     def latency(self) -> int:
         """Cycles from `start` to the end of `busy`."""
-        return sum(self.ends.values()) + len(self.ends) * (1 + _GAP)
+        return sum(self.ends.values()) + len(self.ends) * (1 + _GAP) + 1
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -177,12 +178,13 @@ class RowConstants(Component):
         time = Signal(8, reset_less=True)
         flowing = ~time[-1]
         ends = Signal()
+        m.d.sync += ends.eq(0)
         for name, phase in in_phase.items():
             with m.If(phase):
-                m.d.comb += ends.eq(time == self.ends[name])
+                m.d.sync += ends.eq(time == self.ends[name] - 1)
         m.d.sync += time.eq(time + 1)
         with m.If(ends | ~self.busy):
-            m.d.sync += time.eq(-_GAP)
+            m.d.sync += time.eq(Mux(is_variance, -_GAP - 1, -_GAP))
         mantissa = Signal(16, reset_less=True)
         root = Signal(16, reset_less=True)
 
@@ -205,7 +207,6 @@ class RowConstants(Component):
         place = Signal(6, reset_less=True)
         first_place = Signal(6, reset_less=True)
         cut = (place[2:4] == 0) & (place[:2] < first_place[:2])
-        root_bit = root.bit_select(Mux(is_newton, time[:4], place[:4]), 1)
         with m.If(is_variance):
             m.d.sync += place.eq(place + time[0])
         with m.Elif(flowing):
@@ -239,37 +240,39 @@ class RowConstants(Component):
         with m.If(~late):
             m.d.sync += borrow.eq(0)
 
+        # What the time chooses, and a cycle later what goes to the products.
         total = Signal(Shape(64, signed=True))
-        epsilon_turn = Signal()
-        half_turn = Signal()
+        first_choice = Signal()
+        second_choice = Signal()
+        root_bit = root.bit_select(Mux(is_newton, time[:4], place[:4]), 1)
         m.d.comb += [total.eq(self.total), self.position.eq(time)]
         with m.If(~flowing):
-            m.d.sync += [first.bit.eq(0), second.bit.eq(0)]
+            m.d.sync += [first_choice.eq(0), second_choice.eq(0)]
         with m.Elif(is_variance):
             m.d.sync += [
-                first.bit.eq(self.squares.bit_select(time[:6], 1)),
-                second.bit.eq(total.bit_select(time[:6], 1)),
+                first_choice.eq(self.squares.bit_select(time[:6], 1)),
+                second_choice.eq(total.bit_select(time[:6], 1)),
             ]
         with m.Elif(is_newton):
-            m.d.sync += [
-                first.bit.eq((root_bit & (time[4:7] == 0)) | (late & rest[0])),
-                second.bit.eq(middle & first.product),
-            ]
+            m.d.sync += [first_choice.eq(root_bit & (time[4:7] == 0)), second_choice.eq(0)]
         with m.Else():
             root_turn = root_bit & (place[4:] == 0) & ~cut
-            m.d.sync += [
-                first.bit.eq(root_turn),
-                second.bit.eq(root_turn),
-            ]
+            m.d.sync += [first_choice.eq(root_turn), second_choice.eq(root_turn)]
+        m.d.sync += [
+            first.bit.eq(first_choice | (late & rest[0])),
+            second.bit.eq(second_choice | (middle & first.product)),
+        ]
 
         # first - second + addend, with a carry of 0 to 2 that starts at 1.
         addend = Signal(SerialProduct.LATENCY)
         carry = Signal(2)
         total_bits = Signal(3)
+        epsilon_turn = Signal(2)
+        half_turn = Signal()
         m.d.sync += [
-            epsilon_turn.eq(is_variance & flowing & ~time[5]),
-            half_turn.eq(is_constants & (time == RESULT_SHIFT - 1)),
-            addend.eq(Cat((self.epsilon_bit & epsilon_turn) | half_turn, addend)),
+            epsilon_turn.eq(Cat(is_variance & flowing & ~time[5], epsilon_turn)),
+            half_turn.eq(is_constants & (time == RESULT_SHIFT)),
+            addend.eq(Cat((self.epsilon_bit & epsilon_turn[-1]) | half_turn, addend)),
         ]
         m.d.comb += total_bits.eq(
             (first.product & is_variance) + ~second.product[0] + addend[-1] + carry
@@ -284,7 +287,7 @@ class RowConstants(Component):
         for result, turn in ((self.factor, self.turn_factor), (self.offset, self.turn_offset)):
             with m.If(turn):
                 m.d.sync += result.eq(result.rotate_right(1))
-        with m.If(is_variance & flowing & time[0] & window[-2:].any()):
+        with m.If(is_variance & flowing & ~time[0] & window[-2:].any()):
             m.d.sync += [mantissa.eq(window), first_place.eq(place)]
 
         table = Memory(

@@ -37,7 +37,7 @@ class VectorEngine(Component):
     norm_length: the sequencer has checked them.
 
     Cycles from one row to the next, if memory does not stall: softmax max(length / softmax_lanes +
-    3, 50), the length in whole words, where the 50 are its division; norm max(channels *
+    3, 51), the length in whole words, where the 51 are its division; norm max(channels *
     norm_interval / norm_lanes + 1, RowConstants.latency + 12), with one output or both. Without
     multipliers a norm takes 150 a channel and the constants behind them.
     """
@@ -180,8 +180,17 @@ class VectorEngine(Component):
             replayed = following
         # Word 7 is the one's numerator and the other's epsilon.
         position = Mux(is_softmax, softmax.position, norm.position)
+        parts = [Signal(reset_less=True, name=f"word7_part{i}") for i in range(8)]
+        part = Signal(3, reset_less=True)
         word7_bit = Signal(reset_less=True)
-        m.d.sync += word7_bit.eq(fields.epsilon.bit_select(position, 1))
+        m.d.sync += [
+            *(
+                parts[i].eq(fields.epsilon[4 * i : 4 * i + 4].bit_select(position[:2], 1))
+                for i in range(8)
+            ),
+            part.eq(position[2:]),
+            word7_bit.eq(Cat(parts).bit_select(part, 1)),
+        ]
         m.d.comb += [softmax.numerator_bit.eq(word7_bit), norm.epsilon_bit.eq(word7_bit)]
         for unit, is_unit, is_filling in (
             (softmax, is_softmax, is_exp_table),

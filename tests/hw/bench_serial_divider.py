@@ -22,10 +22,10 @@ async def _divide(dut: Any, rng: random.Random, numerator: int, total: int) -> i
     dut.start.value = rng.randrange(2)
     dut.total.value = rng.getrandbits(BITS)
     cycles = 1
-    asked = 0
+    asked = [0, 0]
     while int(dut.busy.value):
-        dut.numerator_bit.value = numerator >> asked & 1
-        asked = int(dut.position.value)
+        dut.numerator_bit.value = numerator >> asked.pop(0) & 1
+        asked.append(int(dut.position.value))
         await FallingEdge(dut.clk)
         cycles += 1
         if not int(dut.busy.value):

@@ -40,10 +40,10 @@ async def constants(
     await FallingEdge(dut.clk)
     dut.start.value = 0
     begin = get_sim_time("step")
-    asked = 0
+    asked = [0, 0]
     for _ in range(LATENCY - 1):
-        dut.epsilon_bit.value = epsilon >> asked & 1
-        asked = int(dut.position.value)
+        dut.epsilon_bit.value = epsilon >> asked.pop(0) & 1
+        asked.append(int(dut.position.value))
         await FallingEdge(dut.clk)
     assert int(dut.busy.value)
     await FallingEdge(dut.clk)
