@@ -1,13 +1,10 @@
 """Fills one operand ring from local memory: the engines LOAD_A and LOAD_B."""
 
-from amaranth import Const, Module, Mux, Shape, Signal, unsigned
+from amaranth import Const, Module, Mux, Shape, Signal, Value, unsigned
 
 from gateformer.hw.countdown import CountDown
 from gateformer.hw.credits import Credits
-from gateformer.hw.interfaces import (
-    local_read_latency,
-    pipelined,
-)
+from gateformer.hw.interfaces import local_read_latency
 from gateformer.hw.loader_ports import LoaderPorts
 from gateformer.hw.primitives.adder import mux_add, wrapped
 
@@ -23,8 +20,9 @@ class Loader(LoaderPorts):
     One word a cycle as long as words are free and requests are taken. The first request comes three
     cycles after the instruction. An instruction is complete in the cycle after the last request was
     taken (a write taken later does not change what was asked for); one without rows or elements
-    takes three cycles. Requests come from registers; so do the ring's inputs where
-    pipelined(config).
+    takes two cycles. Requests come from registers, and so do the ring's inputs: words find their
+    places when they arrive, so that of what is known when they are asked for only the ends of
+    rows and groups travel beside them.
     """
 
     def elaborate(self, platform: object) -> Module:
@@ -99,43 +97,22 @@ class Loader(LoaderPorts):
             with m.If(row_ends):
                 m.d.sync += row_address.eq(next_address)
 
-        # Where words go. The rows of a group begin behind the last position of the group before.
         bank = Signal(range(self.banks), reset_less=True)
         first_row = Signal(reset_less=True)
-        position = Signal(range(self.depth), reset_less=True)
-        before_group = Signal(range(self.depth), init=self.depth - 1)
         group_ends = last_row | (bank == self.banks - 1)
         group_starts = starting | group_ends
-        next_position = mux_add(
-            m,
-            Const(1, 1),
-            starting | (last_word & ~group_ends),
-            before_group,
-            position,
-            Shape.cast(range(self.depth + 1)),
-            name="next_position",
-            family=config.family,
-        )
-        with m.If(advance):
-            m.d.sync += position.eq(wrapped(m, next_position, self.depth, name="wrapped_position"))
-            with m.If(row_ends):
-                m.d.sync += [
-                    first_row.eq(group_starts),
-                    bank.eq(Mux(group_starts, 0, bank + 1)),
-                ]
+        with m.If(advance & row_ends):
+            m.d.sync += [first_row.eq(group_starts), bank.eq(Mux(group_starts, 0, bank + 1))]
         ends = last_word & last_row
-        with m.If(step & last_word & group_ends):
-            m.d.sync += before_group.eq(position)
 
-        # The request on offer, and where its word goes.
+        # The request on offer, and what its word ends.
         offered_ends = Signal(reset_less=True)
-        offered = _Trail(self, "offered")
+        offered_row_ends = Signal(reset_less=True)
+        offered_group_ends = Signal(reset_less=True)
         taken = Signal()
         m.d.comb += [
             taken.eq(request.valid & request.ready),
-            step.eq(
-                asking & ~nothing & (~first_row | free.available) & (~request.valid | request.ready)
-            ),
+            step.eq(asking & (~first_row | free.available) & (~request.valid | request.ready)),
             free.take.eq(step & first_row),
         ]
         with m.If(step):
@@ -143,57 +120,60 @@ class Loader(LoaderPorts):
                 request.valid.eq(1),
                 request.payload.eq(word_address),
                 offered_ends.eq(ends),
-                offered.group_ends.eq(last_word & group_ends),
-                offered.bank.eq(bank),
-                offered.position.eq(position),
+                offered_row_ends.eq(last_word),
+                offered_group_ends.eq(last_word & group_ends),
             ]
         with m.Elif(request.ready):
             m.d.sync += request.valid.eq(0)
 
         m.d.sync += [
             starting.eq(idle & stream.valid),
-            stream.ready.eq((taken & offered_ends) | (asking & nothing)),
+            stream.ready.eq((taken & offered_ends) | (starting & nothing)),
         ]
         with m.If(starting):
-            m.d.sync += asking.eq(1)
-        with m.Elif((step & ends) | nothing):
+            m.d.sync += asking.eq(~nothing)
+        with m.Elif(step & ends):
             m.d.sync += asking.eq(0)
 
-        # Where a word goes travels beside its request.
-        arriving = _Trail(self, "taken")
-        m.d.comb += [
-            arriving.group_ends.eq(taken & offered.group_ends),
-            arriving.bank.eq(offered.bank),
-            arriving.position.eq(offered.position),
-        ]
-        for stage in range(local_read_latency(config) + pipelined(config)):
-            arriving = arriving.delayed(m, self, f"arriving_{stage}")
-        m.d.comb += [
-            self.loaded.eq(arriving.group_ends),
-            self.write_bank.eq(arriving.bank),
-            self.write_position.eq(arriving.position),
-        ]
-        domain = m.d.sync if pipelined(config) else m.d.comb
-        domain += [
-            self.write_enable.eq(self.read.response_valid),
-            self.write_data.eq(self.read.response),
-        ]
+        self._place(m, offered_row_ends, offered_group_ends)
         return m
 
+    def _place(self, m: Module, row_ends: Value, group_ends: Value) -> None:
+        """Writes words where they belong when they arrive; the ends are those of the word that is
+        asked for."""
+        for stage in range(local_read_latency(self.config)):
+            late = (Signal(name=f"row_ends_{stage}"), Signal(name=f"group_ends_{stage}"))
+            m.d.sync += [late[0].eq(row_ends), late[1].eq(group_ends)]
+            row_ends, group_ends = late
 
-class _Trail:
-    """Where a word goes, and whether it is the last of its group."""
-
-    def __init__(self, loader: Loader, name: str) -> None:
-        self.group_ends = Signal(name=f"{name}_group_ends")
-        self.bank = Signal(range(loader.banks), name=f"{name}_bank", reset_less=True)
-        self.position = Signal(range(loader.depth), name=f"{name}_position", reset_less=True)
-
-    def delayed(self, m: Module, loader: Loader, name: str) -> "_Trail":
-        later = _Trail(loader, name)
+        # The rows of a group begin behind the last position of the group before.
+        position = Signal(range(self.depth), reset_less=True)
+        before_group = Signal(range(self.depth), init=self.depth - 1)
+        again = Signal(init=1)
+        begins = Signal(init=1)
+        following = mux_add(
+            m,
+            Const(1, 1),
+            again,
+            before_group,
+            position,
+            Shape.cast(range(self.depth + 1)),
+            name="following",
+            family=self.config.family,
+        )
+        arrives = self.read.response_valid
         m.d.sync += [
-            later.group_ends.eq(self.group_ends),
-            later.bank.eq(self.bank),
-            later.position.eq(self.position),
+            self.write_enable.eq(arrives),
+            self.write_data.eq(self.read.response),
+            self.loaded.eq(arrives & group_ends),
         ]
-        return later
+        with m.If(arrives):
+            m.d.sync += [
+                position.eq(wrapped(m, following, self.depth, name="next_position")),
+                self.write_bank.eq(Mux(begins, 0, self.write_bank + again)),
+                again.eq(row_ends & ~group_ends),
+                begins.eq(group_ends),
+            ]
+        with m.If(self.loaded):
+            m.d.sync += before_group.eq(position)
+        m.d.comb += self.write_position.eq(position)

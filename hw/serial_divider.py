@@ -12,8 +12,8 @@ class SerialDivider(Component):
     """(multiplier, selector) = spec.arithmetic.reciprocal(numerator, total).
 
     `start` is heeded while `busy` is 0 and takes the total; the numerator is asked for bit by bit:
-    `numerator_bit` is its bit `position`, two cycles later. The result stands from the end of `busy`
-    until the next start. Takes 19 to 35 cycles, never more than LATENCY.
+    `numerator_bit` is its bit `position`, two cycles later. The result stands from the end of
+    `busy` until the next start. Takes 19 to 35 cycles, never more than LATENCY.
 
     Division without restoring: each step adds the divisor to a negative remainder and subtracts it
     from another, and the quotient's bit is 1 if the result is not negative. The bits come highest
