@@ -89,11 +89,11 @@ class ParallelEpilogue(EpiloguePorts):
         visit = self._issue(m, beats, operands, table)
         words = self._lanes(m, beats.head, visit & ~table, lanes, parameters, operands, activation)
         self._write(m, words, address, writes.limit)
-        m.d.comb += [
+        m.d.comb += activation.lookup.eq(instruction.activation & ~table)
+        m.d.sync += [
             activation.fill_start.eq(walk.start & table),
             activation.fill_valid.eq(operands.table_valid),
             activation.fill_byte.eq(operands.table_byte),
-            activation.lookup.eq(instruction.activation & ~table),
         ]
         m.d.sync += self.busy.eq(visit)
         done = ~walk.running & waiting.none & operands.none & writes.none

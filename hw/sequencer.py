@@ -102,6 +102,12 @@ class Sequencer(wiring.Component):
         wiring.connect(m, dispatcher.words, wiring.flipped(self.words))
         wiring.connect(m, dispatcher.queue, wiring.flipped(self.queue))
         failed, working = Signal(), Signal()
+        # What stays until a restart is looked at a cycle late.
+        illegal, ran_out = Signal(), Signal()
+        m.d.sync += [
+            illegal.eq(dispatcher.illegal & ~self.restart),
+            ran_out.eq(dispatcher.wants & ~self.words.valid & self.missing),
+        ]
         expired = self._watchdog(m, dispatcher.queue.enable)
         m.d.comb += [
             dispatcher.restart.eq(self.restart),
@@ -132,9 +138,9 @@ class Sequencer(wiring.Component):
         with m.Elif(working & self.dma_error):
             m.d.sync += code.eq(ErrorCode.DRAM_ADDRESS)
             m.d.sync += [of_engine.eq(1), engine.eq(Engine.DMA)]
-        with m.Elif(working & dispatcher.illegal):
+        with m.Elif(working & illegal):
             m.d.sync += code.eq(ErrorCode.ILLEGAL_INSTRUCTION)
-        with m.Elif(dispatcher.wants & ~self.words.valid & self.missing):
+        with m.Elif(working & ran_out):
             m.d.sync += code.eq(ErrorCode.DRAM_ADDRESS)
         with m.Elif(self.running & expired):
             m.d.sync += code.eq(ErrorCode.WATCHDOG)
