@@ -98,24 +98,25 @@ class InstructionQueues(QueuePorts):
         asked, look, looking = Signal(), Signal(), Signal()
         reading, index, number = Signal(), Signal(3), Signal(bits, reset_less=True)
         delay = blame_delay(self.config)
-        late, resting = Signal(2 + delay), Signal(init=1)
+        late, coming, resting = Signal(2 + delay), Signal(), Signal(init=1)
         filled, loaded = ports["filled_there"][1].data, ports["loaded_there"][1].data
         moved, found, aimed = Signal(bits, reset_less=True), Signal(), Signal(2)
         m.d.comb += [
             begin.eq(queued & wanted & ~lookup.want),
-            # It stays there, so that `before` and `moved` settle.
+            # It stays there, so that `before` and `moved` settle; nothing begins any more.
             found.eq(resting & ~begin & asked & (engine == lookup.engine)),
-            look.eq(found & aimed.all() & ~looking),
+            look.eq(resting & aimed.all() & ~looking),
         ]
         m.d.sync += [
             late.eq(Cat(reading, late)),
-            resting.eq(~(begin | look | reading | late[:-1].any())),
+            coming.eq(reading | late[:-2].any()),
+            resting.eq(~(begin | look | reading | coming)),
             queued.eq(0),
             asked.eq(lookup.want),
             aimed.eq(Cat(found, aimed)),
         ]
         with m.If(begin | look):
-            m.d.sync += [reading.eq(1), index.eq(0)]
+            m.d.sync += reading.eq(1)
         with m.Elif(reading):
             m.d.sync += [reading.eq(~index.all()), index.eq(index + 1)]
         with m.If(look):
