@@ -3,10 +3,10 @@
 from typing import Literal
 
 from amaranth import Cat, Module, Mux, Shape, Signal
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.adder import mux_add
+from gateformer.hw.primitives.rom import Rom
 from gateformer.spec.arithmetic import NORM_FRACTION, RSQRT_INDEX_BITS, rsqrt_table
 from gateformer.spec.config import AcceleratorConfig
 
@@ -290,19 +290,10 @@ class RowConstants(Component):
         with m.If(is_variance & flowing & ~time[0] & window[-2:].any()):
             m.d.sync += [mantissa.eq(window), first_place.eq(place)]
 
-        table = Memory(
-            shape=16,
-            depth=1 << RSQRT_INDEX_BITS,
-            init=[int(entry) for entry in rsqrt_table()],
-            attrs={"ram_style": "block"},
-        )
-        m.submodules.table = table
-        entry = table.read_port()
+        m.submodules.table = table = Rom([int(entry) for entry in rsqrt_table()], family=family)
+        m.d.comb += table.address.eq(mantissa[-RSQRT_INDEX_BITS:])
         first_root = Signal(16, reset_less=True)
-        # Block RAM is slow: a flip-flop that feeds nothing else can be right beside it.
-        looked_up = Signal(16, reset_less=True)
-        m.d.comb += entry.addr.eq(mantissa[-RSQRT_INDEX_BITS:])
-        m.d.sync += [looked_up.eq(entry.data), first_root.eq(looked_up)]
+        m.d.sync += first_root.eq(table.data)
         with m.If(is_newton & ~flowing):
             m.d.sync += root.eq(first_root)
         with m.Elif(is_newton & rooting):
