@@ -131,9 +131,17 @@ class Emission:
         return Load(fetch, consume, staging_words=words, **options)
 
     def table_load(
-        self, name: str, data: np.ndarray, opcode: Opcode, count: int, **values: int
+        self,
+        name: str,
+        data: np.ndarray,
+        opcode: Opcode,
+        count: int,
+        *,
+        wanted: int | None = None,
+        **values: int,
     ) -> list[Load]:
-        """A load into an engine's table, or nothing where the table holds that already."""
+        """A load into an engine's table, or nothing where the table holds that already. wanted: see
+        `Load`."""
         if self.tables.get(name) == data.tobytes():
             return []
         self.tables[name] = data.tobytes()
@@ -142,7 +150,7 @@ class Emission:
         def consume(address: int) -> None:
             self.put(opcode, count=count, **{field_name: address}, **values)
 
-        return [self.constant_load(data, consume)]
+        return [self.constant_load(data, consume, wanted=wanted)]
 
     def record_load(self, data: np.ndarray, sizes: dict[str, int]) -> Load:
         """Scale records [n, 8] into the parameter ring; sizes: `count` of LOAD_P, cut like the

@@ -75,7 +75,8 @@ class Emitter:
         """Emits everything. Raises CapacityError when a load cannot find room at its own step."""
         self.steps = steps
         self._measure()
-        self.fetches = {"kept": deque(), "other": deque(), "p": deque(), "b": deque()}
+        queues: tuple[Queue, ...] = ("table", "kept", "other", "p", "b")
+        self.fetches = {queue: deque() for queue in queues}
         self.rings = {"b": deque(), "p": deque()}
         for index, step in enumerate(steps):
             # What is small and what the first tile needs goes before the rows of B.
@@ -283,9 +284,9 @@ class Emitter:
 
     def _load_ahead(self, index: int) -> bool:
         """Fetches one load of a later step, of those that can be the one needed first."""
-        heads = sorted((queue[0][0], name) for name, queue in self.fetches.items() if queue)
-        for step, name in heads:
-            if self._fetch_ahead(step, self.fetches[name][0][1], index):
+        heads = sorted((_wanted(*queue[0]), name) for name, queue in self.fetches.items() if queue)
+        for _, name in heads:
+            if self._fetch_ahead(*self.fetches[name][0], index):
                 self.fetches[name].popleft()
                 return True
         return False
@@ -359,3 +360,8 @@ class Emitter:
             f"a block of {words * self.config.word_bytes} bytes does not fit beside the "
             f"activations of config {self.config.name!r}: raise local_kib"
         )
+
+
+def _wanted(step: int, load: Load) -> int:
+    """The step in front of which a load of a step should be there."""
+    return step if load.wanted is None else load.wanted + 1

@@ -21,6 +21,8 @@ GROUP_ROWS = 32
 """Rows of an operation that one instruction computes: the grain of overlap between engines."""
 PIECES = 6
 """Pieces in which B passes through staging at a time, so that DMA and loader overlap."""
+PIECE_WORDS = 512
+"""Words of a piece at most: small ones fit into what other loads leave free of staging."""
 STREAM_WORDS = 16
 """Words that a part of a row of A has at least where A streams: shorter ones waste the bus."""
 LEAST_TILES = 3

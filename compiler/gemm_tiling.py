@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from gateformer.compiler.emission import Emission, Rows
-from gateformer.compiler.gemm_geometry import PIECES, Block, GemmGeometry
+from gateformer.compiler.gemm_geometry import PIECE_WORDS, PIECES, Block, GemmGeometry
 from gateformer.compiler.graph import View
 from gateformer.compiler.layout import words_of
 from gateformer.compiler.plan import codes_of
@@ -128,7 +128,8 @@ class GemmTiler:
         staged = self.geometry.b_constant or self.geometry.b_staged
         tiles = -(-block.count // cols)
         if staged and self.config.dram != "none":
-            tiles = max(1, min(tiles, self.tiling.spare // PIECES // (cols * k_words)))
+            words = min(self.tiling.spare // PIECES, PIECE_WORDS)
+            tiles = max(1, min(tiles, words // (cols * k_words)))
         edges = {*range(0, block.count, tiles * cols), block.count}
         if not self.geometry.b_constant:
             resident = self.s.residency.resident_rows(self.op.b) - block.row

@@ -26,6 +26,12 @@ def _groups(s: Emission, op: QSoftmax | QNorm) -> list[tuple[int, int]]:
     return row_groups(s.residency, first, [source, *others], group)
 
 
+def _wanted(s: Emission, op: QSoftmax | QNorm, groups: list[tuple[int, int]]) -> int:
+    """The last step that makes the first group of an operation: its table should be there then."""
+    row, rows = groups[0]
+    return max(s.written(s.rows_of(op.source, row, rows)), 0)
+
+
 def softmax(s: Emission, op: QSoftmax) -> None:
     """Appends the steps of a softmax to the emission's."""
     length = op.source.cols
@@ -34,8 +40,10 @@ def softmax(s: Emission, op: QSoftmax) -> None:
             f"{op.name!r}: a softmax row of {length} does not fit config "
             f"{s.config.name!r} ({s.config.softmax_length}): raise softmax_length"
         )
-    loads = s.table_load("exp", op.table, Opcode.EXP_TABLE, 256)
-    for row, rows in _groups(s, op):
+    groups = _groups(s, op)
+    wanted = _wanted(s, op, groups)
+    loads = s.table_load("exp", op.table, Opcode.EXP_TABLE, 256, wanted=wanted)
+    for row, rows in groups:
         _softmax_step(s, op, row, rows, loads)
         loads = []
 
@@ -84,12 +92,16 @@ def norm(s: Emission, op: QNorm) -> None:
     outputs: list[tuple[int, Gain]] = [
         (width, gain) for width, gain in ((8, op.int8), (16, op.int16)) if gain is not None
     ]
+    groups = _groups(s, op)
+    wanted = _wanted(s, op, groups)
     loads: list[Load] = []
     for width, gain in outputs:
         data = pack_gain_records(gain.gains, gain.biases).ravel()
         name, output16 = f"gain{width}", int(width == 16)
-        loads += s.table_load(name, data, Opcode.NORM_GAIN, len(gain.gains), output16=output16)
-    for row, rows in _groups(s, op):
+        loads += s.table_load(
+            name, data, Opcode.NORM_GAIN, len(gain.gains), wanted=wanted, output16=output16
+        )
+    for row, rows in groups:
         _norm_step(s, op, outputs, row, rows, loads)
         loads = []
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Queue = Literal["b", "p", "kept", "other"]
+Queue = Literal["b", "p", "kept", "table", "other"]
 
 
 @dataclass
@@ -22,8 +22,9 @@ class Load:
     itself. slot: several steps do, up to step `until`; then it is the place among the words that
     the operation keeps for that. b_words, p_words: room it takes in a ring until a step releases
     it. after: the last step that writes what it reads, -1 where there is none: a fetch follows
-    its store, what reads local memory the step itself. ahead: words that it takes from what steps
-    before its own leave free.
+    its store, what reads local memory the step itself. wanted: of an engine's table, the step
+    behind which its own step can run, which may come much later in the program. ahead: words that
+    it takes from what steps before its own leave free.
     """
 
     fetch: Callable[[int], None] | None
@@ -36,6 +37,7 @@ class Load:
     b_words: int = 0
     p_words: int = 0
     after: int = -1
+    wanted: int | None = None
     address: int = -1
     fetched: bool = False
     consumed: bool = False
@@ -56,6 +58,8 @@ class Load:
         """Loads of one queue are emitted in the order of their steps: a ring keeps its order."""
         if self.slot is not None:
             return "kept"
+        if self.wanted is not None:
+            return "table"
         return "b" if self.b_words else "p" if self.p_words else "other"
 
 
