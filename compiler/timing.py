@@ -76,7 +76,7 @@ NORM_NEXT = 12
 """Cycles from a row's constants to the start of the next row's, at least."""
 NORM_GAP = 1
 """Cycles between two rows of a norm beyond the passing of one."""
-NORM_LATENCY = 49
+NORM_LATENCY = 50
 """Cycles of a norm instruction beyond its rows but one and, of that one, constants and passes."""
 TABLE_CYCLES = {Opcode.NORM_GAIN: 2, Opcode.EXP_TABLE: 1, Opcode.ACTIVATION_TABLE: 1}
 """Cycles from an entry of a table to the next."""

@@ -106,14 +106,15 @@ class Dma(Component):
         begins, begun, settled = Signal(), Signal(), Signal()
         m.d.sync += begun.eq(begins)
         # Registers, for external memory is far.
-        assembled = Signal()
+        assembled, split = Signal(), Signal()
         more = Signal(burst_bits)  # words of the burst, less one
         m.d.sync += promised.eq(
             _add(promised, Mux(begun, more, Const(-1, len(promised))), ~settled)
         )
         acknowledges = Signal(_ACKNOWLEDGE_BITS)
-        any_promised = Signal()
-        m.d.sync += any_promised.eq(begun | (any_promised & ~(settled & (promised == 1))))
+        any_promised, ends = Signal(), Signal()
+        m.d.comb += ends.eq(settled & (promised == 1))
+        m.d.sync += any_promised.eq(begun | (any_promised & ~ends))
 
         # The walk through external memory, in words from the window's start (`row`) and from
         # address 0 (`cursor`, and `end` behind the row's last word), with one adder. What a state
@@ -298,17 +299,18 @@ class Dma(Component):
             splitter.asked.eq(self.read.request.valid & self.read.request.ready),
             splitter.word_valid.eq(self.read.response_valid),
             splitter.word.eq(self.read.response),
-            splitter.enable.eq(storing & any_promised),
+            splitter.enable.eq(storing & any_promised & ~ends),
             self.dram_write.data.valid.eq(splitter.beat.valid),
             self.dram_write.data.payload.eq(splitter.beat.payload),
             splitter.beat.ready.eq(self.dram_write.data.ready),
             local_walk.step.eq(written | word_asked),
             begins.eq(offering & Mux(storing, self.dram_write.burst.ready, burst.ready)),
-            settled.eq(assembled | splitter.complete),
+            settled.eq(assembled | split),
             self.dram_write.burst.valid.eq(offering & storing),
             self.dram_write.burst.payload.eq(burst.payload),
             self.dram_write.acknowledge.ready.eq(1),
         ]
+        m.d.sync += split.eq(splitter.complete)
         writes = begun & storing
         with m.If(writes != self.dram_write.acknowledge.valid):
             m.d.sync += acknowledges.eq(_add(acknowledges, ~writes.replicate(4), writes))

@@ -71,7 +71,7 @@ class Fetch(wiring.Component):
         filled, taken = (Signal(range(2 * ahead * unit_beats), name=n) for n in ("filled", "taken"))
         pending = Signal(range(2 * ahead))
         size = Signal(range(block + 1))
-        inside, aligned, grow = Signal(), Signal(), Signal()
+        inside, growing, complete, grow = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             pending.eq(wanted - taken[beat_bits:]),
             burst.payload.address.eq(Cat(Const(0, unit_bits), start)),
@@ -83,6 +83,8 @@ class Fetch(wiring.Component):
         m.d.sync += [
             inside.eq(offset < self.window_size[unit_bits:]),
             settled.eq(~self.restart & ~grow),
+            # So does the end of a burst follow its size.
+            complete.eq(growing & (size != 0) & ((start + size)[: (block - 1).bit_length()] == 0)),
         ]
         with m.If(self.restart):
             m.d.sync += [offset.eq(self.program[unit_bits:]), wanted.eq(0)]
@@ -97,10 +99,10 @@ class Fetch(wiring.Component):
                 with m.If(~self.restart & ~self.abort & settled & inside & (pending <= block)):
                     m.next = "GROW"
             with m.State("GROW"):
-                m.d.comb += aligned.eq((start + size)[: (block - 1).bit_length()] == 0)
+                m.d.comb += growing.eq(1)
                 with m.If(self.abort):
                     m.next = "IDLE"
-                with m.Elif(settled & inside & ~(aligned & (size != 0))):
+                with m.Elif(settled & inside & ~complete):
                     m.d.comb += grow.eq(1)
                     m.d.sync += size.eq(size + 1)
                 with m.Elif(settled):

@@ -61,7 +61,7 @@ class Norm(NormPorts):
             m.d.sync += [offset.eq(constants.offset), occupied.eq(0)]
 
     def _second_pass(self, m: Module, factor: Signal, offset: Signal) -> None:
-        """From `go` on: 1 groups, 2 codes, 6 normalized, 13 outputs, 14 groups of them."""
+        """From `go` on: 1 groups, 2 codes, 6 normalized, 14 outputs, 15 groups of them."""
         config = self.config
         size = group_bytes(config)
         lanes = config.norm_lanes

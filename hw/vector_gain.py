@@ -27,7 +27,7 @@ class GainLane(Component):
     """
 
     ADDRESS_LEAD = 2
-    LATENCY = 7
+    LATENCY = 8
 
     fill: Signal
     fill_address: Signal
@@ -100,15 +100,19 @@ class GainLane(Component):
         low_part = low.p[last - 1 :]
         high_part = high.p[last - 1 - _LOW :]
         rest = Cat(low_part | high_part[: len(low_part)], high_part[len(low_part) :])[width - 1 :]
+        sum_ = Signal(self.bits, reset_less=True)
+        above = Signal.like(rest, name="above", reset_less=True)
         rounded = Signal(self.bits, reset_less=True)
         overflow = Signal(reset_less=True)
         negative = Signal(reset_less=True)
         # The carry in that rounds is a pair of ones below.
         total = Cat(1, low_part[:width]) + Cat(1, high_part[:width])
         m.d.sync += [
-            rounded.eq(total[2:]),
-            overflow.eq(rest.any() & ~rest.all()),
-            negative.eq(rest[-1]),
+            sum_.eq(total[2:]),
+            above.eq(rest),
+            rounded.eq(sum_),
+            overflow.eq(above.any() & ~above.all()),
+            negative.eq(above[-1]),
         ]
         limit = Cat((~negative).replicate(self.bits - 1), negative)
         beyond = overflow | (~negative & rounded[-1])
