@@ -38,9 +38,11 @@ DEVICES: Mapping[str, Device] = {
             # the count of LUT4 depend on how lucky the mapper was.
             synthesis="synth_ecp5 -nowidelut -abc9",
             nextpnr="nextpnr-ecp5",
+            # The placer's own weight of timing against wire length, 10, is too small where block
+            # RAMs pull a core apart; 100 is too large.
             nextpnr_arguments=(
                 *("--85k", "--package", "CABGA756", "--speed", "6", "--freq", "125"),
-                "--lpf-allow-unconstrained",
+                *("--lpf-allow-unconstrained", "--placer-heap-timingweight", "40"),
             ),
             flip_flop='TRELLIS_FF #(.GSR("DISABLED"), .CEMUX("1"), .CLKMUX("CLK"), '
             '.LSRMUX("LSR"), .REGSET("RESET")) '

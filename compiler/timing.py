@@ -28,7 +28,7 @@ and its tokens are there."""
 TOKEN = 5
 """Cycles from the end of an instruction to the start of one that awaits its token: the semaphores
 are looked after in turns."""
-SHORTEST_TILE = 2
+SHORTEST_TILE = 3
 """Cycles of the array for a tile at least."""
 SCHEDULE_INSTRUCTION = 45
 """Cycles from the end of an instruction to the start of the engine's next one without prefetch, if

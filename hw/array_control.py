@@ -18,7 +18,7 @@ class ArrayControl(Component):
 
     For each group of A, for each tile of the B block, for each step: the rings are read
     at `a_position`, `b_position` and `step`; `valid` marks a step of a real tile, `last`
-    its last one. Last steps are at least `cols` cycles apart, so a tile takes max(steps, cols, 2)
+    its last one. Last steps are at least `cols` cycles apart, so a tile takes max(steps, cols, 3)
     cycles. The next one follows without an idle cycle, that of the next instruction too, unless
     the tile before it takes less than four cycles: then it starts up to three cycles later.
 
@@ -179,14 +179,18 @@ class ArrayControl(Component):
         have_group = ~needs_group | groups.available
         have_tile = ~needs_tile | tiles.available
         have_slot = ~real | slots.available
-        # Known a cycle before, for the counters are long; a tile's start changes what is wanted.
-        ready = Signal()
-        m.d.sync += ready.eq(looping & ~start & have_group & have_tile & have_slot)
-        m.d.comb += [
-            start.eq(ready & free_to_start),
+        # Known a cycle before, for the counters are long; a tile's start changes what is wanted,
+        # and a cycle later what is there.
+        ready, started = Signal(), Signal()
+        m.d.sync += [
+            ready.eq(looping & ~start & ~started & have_group & have_tile & have_slot),
+            started.eq(start),
             groups.take.eq(start & needs_group),
             tiles.take.eq(start & needs_tile),
             slots.take.eq(start & real),
+        ]
+        m.d.comb += [
+            start.eq(ready & free_to_start),
             self.wait_a.eq(looping & ~running & ~have_group),
             self.wait_b.eq(looping & ~running & have_group & ~have_tile),
             self.wait_drain.eq(looping & ~running & have_group & have_tile & ~have_slot),

@@ -317,7 +317,7 @@ async def latency(dut: Any) -> None:
 
 @cocotb.test()
 async def short_tiles(dut: Any) -> None:
-    """Tiles of fewer steps than columns still leave in order, one in cols cycles, or two."""
+    """Tiles of fewer steps than columns still leave in order, one in cols cycles, or three."""
     rng = make_rng(17)
     program = Program(rng)
     program.block(6 * COLS, CONFIG.lanes, [4 * ROWS])
@@ -325,4 +325,4 @@ async def short_tiles(dut: Any) -> None:
     run = Run(dut, program, rng, preload=True)
     await run.finish()
     starts = np.diff(run.watch.busy)
-    assert starts.min() == max(COLS, 2)
+    assert starts.min() == max(COLS, 3)
