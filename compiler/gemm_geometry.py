@@ -8,12 +8,13 @@ block, and blocks are as wide as staging holds sums of all rows; that moves less
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gateformer.compiler.layout import Layout, words_of
 from gateformer.compiler.quantized import QGemm, QuantizedGraph
 from gateformer.compiler.residency import Residency, is_constant, row_groups
+from gateformer.compiler.timing import tile_cycles
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 
@@ -25,6 +26,8 @@ PIECE_WORDS = 512
 """Words of a piece at most: small ones fit into what other loads leave free of staging."""
 STREAM_WORDS = 16
 """Words that a part of a row of A has at least where A streams: shorter ones waste the bus."""
+LOCAL_WORD = 2
+"""Cycles in which a word of B comes from local memory while A does, too."""
 LEAST_TILES = 3
 """Tiles of B that staging holds at least."""
 
@@ -301,6 +304,21 @@ class GemmGeometry:
                 if tiling is not None and (best is None or tiling.moved < best.moved):
                     best = tiling
         return best
+
+    def quick_start(self, tiling: Tiling) -> Tiling:
+        """The tiling with a first block as narrow as can be while the work on it takes as long as
+        the next block's way to the ring: for a product that finds the array idle."""
+        first, *others = tiling.blocks
+        load = self.k_words * LOCAL_WORD
+        if self.b_staged or self.b_constant:
+            load = self.k_words * self.word // self.config.bus_bytes
+        groups = sum(-(-rows // self.config.rows) for chunk in tiling.chunks for _, rows in chunk)
+        work = groups * tile_cycles(self.config, self.k) // self.config.cols
+        width = -(-first.count * load // (load + work) // self._unit) * self._unit
+        if len(tiling.parts) > 1 or len(tiling.chunks) > 1 or width >= first.count:
+            return tiling
+        rest = Block(first.column + width, first.row + width, first.count - width)
+        return replace(tiling, blocks=(Block(first.column, first.row, width), rest, *others))
 
     @cached_property
     def _stream_parts(self) -> list[int]:

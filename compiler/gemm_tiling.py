@@ -36,7 +36,7 @@ class GemmTiler:
                 f"{op.name!r}: no group of rows fits the {emission.room * self.word} bytes that "
                 f"the activations of config {self.config.name!r} leave free: raise local_kib"
             )
-        self.tiling = tiling
+        self.tiling = geometry.quick_start(tiling) if self._is_first else tiling
         self.out_bytes = geometry.out_layout.element_bytes
         self._pieces: dict[tuple[int, int, int], int] = {}
         """Byte addresses of pieces of a constant B, by column, part and first row."""
@@ -46,6 +46,14 @@ class GemmTiler:
         """Loads that several steps use and that one of them brings."""
         self._slot = 0
         """Words that the chunk keeps so far."""
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether it is the program's first product, and what it multiplies by B is in place."""
+        s, a = self.s, self.op.a
+        products = (i for i, op in enumerate(s.graph.operations) if isinstance(op, QGemm))
+        present = not self.geometry.a_constant and s.is_resident(a) and not s.is_brought(a)
+        return present and s.operation == next(products)
 
     def make(self) -> None:
         """Appends all steps to the emission's."""
