@@ -29,7 +29,7 @@ def transfer(
             stop = min((address // config.burst_bytes + 1) * config.burst_bytes, last)
             beats = (stop - address) // config.bus_bytes
             if store:
-                offer += beats // word_beats * (word_beats + t.DMA_STORE_WORD) + t.DMA_STORE_READ
+                offer += beats // word_beats * t.store_word_cycles(config) + t.DMA_STORE_READ
                 sequencer.beside(offer)
                 end = bus.burst(offer, address, beats)
                 offer = bus.accepts + t.DMA_BURST

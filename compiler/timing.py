@@ -58,8 +58,6 @@ DMA_ROW = 7
 """Cycles from a row's last burst to the next row's first, at least."""
 DMA_LOAD_LATENCY = 3
 """Cycles from the offer of a load's last beat to its end."""
-DMA_STORE_WORD = 1
-"""Cycles in which a store reads a word of local memory, beyond the word's beats."""
 DMA_STORE_READ = 12
 """Cycles from the last word that a store reads for a burst to that burst."""
 DMA_STORE_LATENCY = 6
@@ -96,6 +94,13 @@ def dispatch_cycles(config: AcceleratorConfig, engines: int) -> int:
         fetch = 2
     more = engines - 1
     return max(4 + 2 * more, fetch) + 3 * max(6 + more, fetch) + 4 * max(2 + more, fetch)
+
+
+def store_word_cycles(config: AcceleratorConfig) -> int:
+    """Cycles from a word that a store reads of local memory to the next: those of its beats, and
+    one more where a request that comes early would be taken too soon."""
+    beats = config.word_bytes // config.bus_bytes
+    return beats + (config.memory_ports == 1 or beats < 4)
 
 
 def memory_latency(config: AcceleratorConfig) -> int:

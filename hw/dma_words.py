@@ -123,7 +123,8 @@ class WordSplitter(SplitPorts):
             m.d.comb += self.pace.eq(1)
         else:
             pace = Signal()
-            m.d.sync += pace.eq(~(self.asked | coming[: self.beats - 2].any()))
+            # A cycle early where that is safe: local memory takes no request in its first cycle.
+            m.d.sync += pace.eq(~(self.asked | coming[: max(self.beats - 3, 0)].any()))
             m.d.comb += self.pace.eq(pace)
         # Each part of a word waits for its turn in registers of its own, which hold 0 before and
         # after it, so that an OR joins them.

@@ -45,6 +45,7 @@ class Bench:
             reads=("read",) if STORES else (),
             writes=("write",),
             gap=gap,
+            late=True,
         )
         self.dram = ExternalMemoryModel(
             dut,
