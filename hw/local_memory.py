@@ -17,17 +17,19 @@ from gateformer.spec.isa import Engine
 READERS: dict[str, Engine] = {
     "read_load_a": Engine.LOAD_A,
     "read_epilogue": Engine.EPILOGUE,
+    "read_dma": Engine.DMA,
     "read_load_p": Engine.LOAD_P,
     "read_vector": Engine.VECTOR,
     "read_load_b": Engine.LOAD_B,
-    "read_dma": Engine.DMA,
     "read_host": Engine.DMA,
 }
-"""The read ports, most urgent first, and the engine that an error of each is put down to."""
+"""The read ports, most urgent first, and the engine that an error of each is put down to. The first
+two that always ask leave nothing to others; DMA asks for a word as often as external memory moves
+one, which is seldom, but must not wait: external memory would stand still."""
 WRITERS: dict[str, Engine] = {
     "write_epilogue": Engine.EPILOGUE,
-    "write_vector": Engine.VECTOR,
     "write_dma": Engine.DMA,
+    "write_vector": Engine.VECTOR,
     "write_host": Engine.DMA,
 }
 """The write ports, most urgent first."""
