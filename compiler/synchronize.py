@@ -5,6 +5,7 @@ ordered by a token unless an earlier token already implies it; that is tracked w
 for each engine (Fidge 1988, Mattern 1989). Within an engine, instructions complete in order.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,9 +80,11 @@ class _Synchronizer:
         while pending < len(tokens) and tokens[-1 - pending][1] > steps[step]:
             pending += 1
         if pending >= SEMAPHORE_MAX - 1:
-            # The producer's last step so far holds the consumer back longer, but stands for every
-            # step before it: no further token is needed until the producer goes on.
-            step = len(steps) - 1
+            # A later step holds the consumer back longer, but fewer tokens wait beside its own: the
+            # first one behind which there are few enough, or else the last so far, which stands for
+            # every step before it, so that no further token is needed until the producer goes on.
+            full = tokens[-(SEMAPHORE_MAX - 1)][1]
+            step = min(bisect_right(steps, full), len(steps) - 1)
         tokens.append((step, position))
         self.signals[(producer, step)] = self.signals.get((producer, step), 0) | 1 << consumer
         self.waits[(consumer, position)] = self.waits.get((consumer, position), 0) | 1 << producer

@@ -6,18 +6,19 @@ import pytest
 
 from gateformer.compiler.accesses import accesses
 from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.synchronize import synchronize
 from gateformer.spec.configs import ECP5_85K, SMALL, TINY
-from gateformer.spec.isa import SEMAPHORE_MAX, SYNC_ENGINES, Engine, Opcode
+from gateformer.spec.isa import SEMAPHORE_MAX, SYNC_ENGINES, Engine, Opcode, instruction
 
 
 def nodes_of(config, program):
     """(position, access, wait, signal) of every engine's part of every instruction, in order."""
     nodes = []
-    for position, instruction in enumerate(program):
-        for access in accesses(config, instruction):
-            second = instruction.opcode is Opcode.GEMM and access.engine is Engine.EPILOGUE
+    for position, one in enumerate(program):
+        for access in accesses(config, one):
+            second = one.opcode is Opcode.GEMM and access.engine is Engine.EPILOGUE
             prefix = "epilogue_" if second else ""
-            wait, signal = instruction[prefix + "wait"], instruction[prefix + "signal"]
+            wait, signal = one[prefix + "wait"], one[prefix + "signal"]
             nodes.append((position, access, wait, signal))
     return nodes
 
@@ -87,6 +88,25 @@ def ordered(nodes, before, first, second):
     """Loaders never order each other, and need not: they only read."""
     same = nodes[first][1].engine == nodes[second][1].engine
     return first == second or same or before[second] >> first & 1
+
+
+def test_a_full_counter_costs_little():
+    """Far more words are read and overwritten than a counter has tokens: who overwrites waits for
+    a later step than the one it needs, but for none of the last ten."""
+    ahead = 2 * SEMAPHORE_MAX
+    program = []
+    for slot in range(3 * ahead):
+        program.append(instruction(Opcode.LOAD_B, n=1, k=8, b_address=slot))
+        if slot >= ahead:
+            place = slot - ahead
+            program.append(instruction(Opcode.DMA_LOAD, rows=1, words=1, local_address=place))
+    nodes = nodes_of(SMALL, synchronize(SMALL, program))
+    before = happens_before(nodes)
+    loads = [i for i, node in enumerate(nodes) if node[1].engine == Engine.LOAD_B]
+    stores = [i for i, node in enumerate(nodes) if node[1].engine == Engine.DMA]
+    for place, index in enumerate(stores):
+        assert before[index] >> loads[place] & 1
+        assert not before[index] >> loads[place + ahead - 10] & 1
 
 
 def test_a_dropped_token_is_noticed():
