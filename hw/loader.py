@@ -1,6 +1,6 @@
 """Fills one operand ring from local memory: the engines LOAD_A and LOAD_B."""
 
-from amaranth import Const, Module, Mux, Shape, Signal, Value, unsigned
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, unsigned
 
 from gateformer.hw.countdown import CountDown
 from gateformer.hw.credits import Credits
@@ -135,16 +135,19 @@ class Loader(LoaderPorts):
         with m.Elif(step & ends):
             m.d.sync += asking.eq(0)
 
-        self._place(m, offered_row_ends, offered_group_ends)
+        self._place(m, taken, offered_row_ends, offered_group_ends)
         return m
 
-    def _place(self, m: Module, row_ends: Value, group_ends: Value) -> None:
+    def _place(self, m: Module, taken: Value, row_ends: Value, group_ends: Value) -> None:
         """Writes words where they belong when they arrive; the ends are those of the word that is
-        asked for."""
-        for stage in range(local_read_latency(self.config)):
-            late = (Signal(name=f"row_ends_{stage}"), Signal(name=f"group_ends_{stage}"))
-            m.d.sync += [late[0].eq(row_ends), late[1].eq(group_ends)]
-            row_ends, group_ends = late
+        `taken`."""
+        # A word's place is found in the cycle before it arrives: the ring is all over the chip.
+        word: Value = Cat(taken, row_ends, taken & group_ends)
+        for stage in range(local_read_latency(self.config) - 1):
+            late = Signal.like(word, name=f"coming_{stage}")
+            m.d.sync += late.eq(word)
+            word = late
+        arrives, row_ends, group_ends = word
 
         # The rows of a group begin behind the last position of the group before.
         position = Signal(range(self.depth), reset_less=True)
@@ -161,19 +164,22 @@ class Loader(LoaderPorts):
             name="following",
             family=self.config.family,
         )
-        arrives = self.read.response_valid
+        bank = Signal.like(self.write_bank, name="place_bank", reset_less=True)
+        group_ended = Signal()
         m.d.sync += [
-            self.write_enable.eq(arrives),
+            group_ended.eq(group_ends),
+            self.write_enable.eq(self.read.response_valid),
             self.write_data.eq(self.read.response),
-            self.loaded.eq(arrives & group_ends),
+            self.write_position.eq(position),
+            self.write_bank.eq(bank),
+            self.loaded.eq(group_ended),
         ]
         with m.If(arrives):
             m.d.sync += [
                 position.eq(wrapped(m, following, self.depth, name="next_position")),
-                self.write_bank.eq(Mux(begins, 0, self.write_bank + again)),
+                bank.eq(Mux(begins, 0, bank + again)),
                 again.eq(row_ends & ~group_ends),
                 begins.eq(group_ends),
             ]
-        with m.If(self.loaded):
+        with m.If(group_ended):
             m.d.sync += before_group.eq(position)
-        m.d.comb += self.write_position.eq(position)
