@@ -142,7 +142,8 @@ class CycleModel:
             case Opcode.SOFTMAX:
                 return t.softmax_cycles(config, i["rows"], i["length"])
             case Opcode.NORM:
-                return t.norm_cycles(config, i["rows"], i["channels"])
+                outputs = i["write8"] + i["write16"]
+                return t.norm_cycles(config, i["rows"], i["channels"], outputs)
         return t.table_cycles(config, i.opcode, i["count"])
 
     def _ready(self, engine: Engine, arrival: int) -> int:

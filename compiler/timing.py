@@ -170,9 +170,9 @@ def softmax_row_cycles(config: AcceleratorConfig, length: int) -> int:
 
 def softmax_cycles(config: AcceleratorConfig, rows: int, length: int) -> int:
     """Cycles of a softmax instruction."""
-    following = (rows - 1) * softmax_row_cycles(config, length)
     if config.multipliers == "serial":
-        return following + vector_serial.softmax_first_cycles(config, length)
+        return vector_serial.softmax_cycles(config, rows, length)
+    following = (rows - 1) * softmax_row_cycles(config, length)
     return following + 2 * _softmax_pass(config, length) + SOFTMAX_LATENCY
 
 
@@ -181,20 +181,19 @@ def _softmax_pass(config: AcceleratorConfig, length: int) -> int:
     return words_of(length, 1, config.word_bytes) * (config.word_bytes // config.softmax_lanes)
 
 
-def norm_row_cycles(config: AcceleratorConfig, channels: int) -> int:
-    """Cycles from a row of a norm to the next."""
+def norm_row_cycles(config: AcceleratorConfig, channels: int, outputs: int = 2) -> int:
+    """Cycles from a row of a norm to the next, with one output or both."""
     if config.multipliers == "serial":
-        return vector_serial.norm_row_cycles(config, channels, _norm_constants(config))
+        return vector_serial.norm_row_cycles(config, channels, outputs)
     return max(_norm_pass(config, channels) + NORM_GAP, _norm_constants(config) + NORM_NEXT)
 
 
-def norm_cycles(config: AcceleratorConfig, rows: int, channels: int) -> int:
+def norm_cycles(config: AcceleratorConfig, rows: int, channels: int, outputs: int = 2) -> int:
     """Cycles of a norm instruction."""
-    following = (rows - 1) * norm_row_cycles(config, channels)
-    constants = _norm_constants(config)
     if config.multipliers == "serial":
-        return following + vector_serial.norm_first_cycles(config, channels, constants)
-    return following + 2 * _norm_pass(config, channels) + constants + NORM_LATENCY
+        return vector_serial.norm_cycles(config, rows, channels, outputs)
+    following = (rows - 1) * norm_row_cycles(config, channels)
+    return following + 2 * _norm_pass(config, channels) + _norm_constants(config) + NORM_LATENCY
 
 
 def _norm_pass(config: AcceleratorConfig, channels: int) -> int:
@@ -210,6 +209,6 @@ def _norm_constants(config: AcceleratorConfig) -> int:
 
 def table_cycles(config: AcceleratorConfig, opcode: Opcode, count: int) -> int:
     """Cycles to fill a table."""
-    if config.multipliers == "serial" and opcode in vector_serial.TABLE_CYCLES:
+    if config.multipliers == "serial" and opcode in vector_serial.ENTRY:
         return vector_serial.table_cycles(config, opcode, count)
     return count * TABLE_CYCLES[opcode] + TABLE_LATENCY[opcode]

@@ -24,6 +24,7 @@ from gateformer.hw.runtime_lengths import RuntimeLengths
 from gateformer.hw.semaphores import Semaphores
 from gateformer.hw.sequencer import Sequencer
 from gateformer.hw.vector_engine import VectorEngine
+from gateformer.hw.vector_processor import VectorProcessor
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.isa import SYNC_ENGINES, Engine
 from gateformer.spec.registers import Counter
@@ -92,7 +93,9 @@ class Accelerator(wiring.Component):
         m.submodules.counters = counters
         queues: Any = InstructionQueues(config) if config.prefetch else InstructionScheduler(config)
         memory: Any = LocalMemory(config)
-        array, epilogue, vector = ArrayEngine(config), Epilogue(config), VectorEngine(config)
+        array, epilogue = ArrayEngine(config), Epilogue(config)
+        serial = config.multipliers == "serial"
+        vector: Any = VectorProcessor(config) if serial else VectorEngine(config)
         for name, unit in (
             ("queues", queues),
             ("memory", memory),
@@ -114,6 +117,7 @@ class Accelerator(wiring.Component):
                 wiring.connect(m, queues.semaphores[e], semaphores.ports[e])
         if asks_for_fields(config):
             wiring.connect(m, queues.fields_epilogue, epilogue.fields)
+            wiring.connect(m, queues.fields_vector, vector.fields)
         for port, engine_port in (
             (queues.load_a, array.load_a),
             (queues.load_b, array.load_b),
@@ -136,6 +140,9 @@ class Accelerator(wiring.Component):
             wiring.connect(m, registers.write, memory.write_host)
         beats_in, beats_out = Signal(), Signal()
         progress = self._dram(m, registers, sequencer, queues, memory, beats_in, beats_out)
+        if serial:
+            # Its instructions may take longer than the watchdog waits.
+            progress = Cat(progress, _moves(vector.write.request))
 
         # Late by two cycles: it comes from all corners.
         completed, progressed = Signal(), Signal()

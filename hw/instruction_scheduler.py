@@ -30,17 +30,19 @@ class InstructionScheduler(QueuePorts):
     That signals wait for room all together, before the engine goes on, cannot deadlock: in program
     order no counter exceeds SEMAPHORE_MAX, so the first unfinished instruction finds room.
 
-    Beside the ports of all queues, `fields_dma` and `fields_epilogue` are these engines' way to
-    words of their instructions: one takes nine cycles, if no engine needs anything else. `empty`
-    speaks for all engines once it has been 1 for VISITS cycles. Nothing may be written for REGIONS
-    cycles after a reset.
+    Beside the ports of all queues, `fields_dma`, `fields_epilogue` and `fields_vector` are these
+    engines' way to words of their instructions: one takes nine cycles, if no engine needs anything
+    else. `empty` speaks for all engines once it has been 1 for VISITS cycles. Nothing may be
+    written for REGIONS cycles after a reset.
     """
 
     fields_dma: Any
     fields_epilogue: Any
+    fields_vector: Any
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        fields = {name: In(FieldPort()) for name in ("fields_dma", "fields_epilogue")}
+        names = ("fields_dma", "fields_epilogue", "fields_vector")
+        fields = {name: In(FieldPort()) for name in names}
         super().__init__(config, fields)
 
     def elaborate(self, platform: object) -> Module:
@@ -71,13 +73,17 @@ class InstructionScheduler(QueuePorts):
         row, blocked = self._counted(read.data, act, giving)
         clearing, storing, arriving = Signal(), Signal(), Signal()
         go_on, started, given = Signal(), Signal(), Signal()
+        fields = {
+            Engine.DMA: self.fields_dma,
+            Engine.EPILOGUE: self.fields_epilogue,
+            Engine.VECTOR: self.fields_vector,
+        }
         m.d.comb += [
             slot.eq(held[engine]),
             act.eq(Mux(giving, Mux(mask[0], 1 << engine, 0), mask)),
             read.en.eq(1),
             read.addr.eq(Cat(index, slot, engine)),
-            self.fields_dma.word.eq(read.data),
-            self.fields_epilogue.word.eq(read.data),
+            *(port.word.eq(read.data) for port in fields.values()),
             store.en.eq(write.enable | storing),
             store.addr.eq(
                 Mux(
@@ -96,7 +102,6 @@ class InstructionScheduler(QueuePorts):
             lookup.found.eq(found),
             lookup.pc.eq(Cat(Const(0, INSTRUCTION_BYTES.bit_length() - 1), low, high)),
         ]
-        fields = {Engine.DMA: self.fields_dma, Engine.EPILOGUE: self.fields_epilogue}
         tokens_read = Cat(index, Const(0, bits), Const(_TOKENS, 3))
         queued = filled[engine] != slot
         with m.FSM(name="state") as fsm:

@@ -1,12 +1,10 @@
-"""What both forms of the norm unit have in common: their ports, the way from sums to constants, and
-the filling of the gains."""
+"""The norm unit's ports, its way from sums to constants, and the filling of its gains."""
 
 from typing import Any
 
 from amaranth import Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
-from gateformer.hw.norm_serial_lane import SerialSums
 from gateformer.hw.vector_constants import RowConstants
 from gateformer.hw.vector_normalize import RowSums
 from gateformer.hw.vector_ports import GroupSource, Replay, RowPort, group_bytes, out_layout
@@ -22,9 +20,7 @@ class NormPorts(Component):
     Follows spec.arithmetic.normalize_row and gain; the int16 output saturates to residual_bits.
     `source` brings the rows, each group held for the instruction's hold, and `replay` brings them
     again, from `groups`, after `row.load`; `start` comes first and all other inputs stay. Of a
-    code's two mask bits the second says whether its group is the row's last, see RowReader. While
-    `full`, no further word may begin. `done`: a replayed group has been passed on, and `room` is
-    heeded before a group is pushed; both if is_serial only.
+    code's two mask bits the second says whether its group is the row's last, see RowReader.
 
     With `fill`, the groups of `source` are `records` gain records instead, of the int16 output if
     `output16`, else of the int8 output; `filled` is 1 for a cycle after the last one.
@@ -42,9 +38,6 @@ class NormPorts(Component):
     position: Signal
     epsilon_bit: Signal
     filled: Signal
-    full: Signal
-    room: Signal
-    done: Signal
     source: Any
     row: Any
     replay: Any
@@ -69,9 +62,6 @@ class NormPorts(Component):
                 "position": Out(5),
                 "epsilon_bit": In(1),
                 "filled": Out(1),
-                "full": Out(1),
-                "room": In(1),
-                "done": Out(1),
                 "source": In(GroupSource(config)),
                 "row": Out(RowPort()),
                 "replay": In(Replay()),
@@ -83,7 +73,7 @@ class NormPorts(Component):
         )
 
     def row_constants(
-        self, m: Module, sums: RowSums | SerialSums, *, ends: Value, occupied: Signal
+        self, m: Module, sums: RowSums, *, ends: Value, occupied: Signal
     ) -> RowConstants:
         """Makes a row's sums its constants, once those of the row before are not `occupied` any
         more. ends: the row's last group is there."""

@@ -8,13 +8,11 @@ from amaranth.lib.wiring import Component, Out, connect, flipped
 from gateformer.hw.interfaces import InstructionPort, LocalRead, LocalWrite
 from gateformer.hw.norm import Norm
 from gateformer.hw.norm_ports import RECORD
-from gateformer.hw.norm_serial import SerialNorm
 from gateformer.hw.softmax import Softmax
 from gateformer.hw.vector_ports import (
     EXP_ENTRIES,
     Replay,
     group_bytes,
-    is_serial,
     norm_hold,
     out_layout,
     row_words,
@@ -38,8 +36,9 @@ class VectorEngine(Component):
 
     Cycles from one row to the next, if memory does not stall: softmax max(length / softmax_lanes +
     3, 51), the length in whole words, where the 51 are its division; norm max(channels *
-    norm_interval / norm_lanes + 1, RowConstants.latency + 12), with one output or both. Without
-    multipliers a norm takes 150 a channel and the constants behind them.
+    norm_interval / norm_lanes + 1, RowConstants.latency + 12), with one output or both.
+
+    For config.multipliers == "dsp"; `VectorProcessor` takes its place without multipliers.
     """
 
     instructions: Any
@@ -61,7 +60,6 @@ class VectorEngine(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
-        serial = is_serial(config)
         word_bytes = config.word_bytes
         size = group_bytes(config)
         stream = self.instructions.stream
@@ -74,7 +72,7 @@ class VectorEngine(Component):
         )
         m.submodules.replay = replay = RowReplay(config)
         m.submodules.softmax = softmax = Softmax(config)
-        m.submodules.norm = norm = SerialNorm(config) if serial else Norm(config)
+        m.submodules.norm = norm = Norm(config)
         m.submodules.writer = writer = RowWriter(config)
         connect(m, reader.read, flipped(self.read))
         connect(m, writer.write, flipped(self.write))
@@ -119,15 +117,8 @@ class VectorEngine(Component):
         start = Signal()
         for kind, hold in holds:
             with m.If(kind):
-                m.d.comb += [reader.hold.eq(hold - 1), replay.hold.eq(0 if serial else hold - 1)]
+                m.d.comb += [reader.hold.eq(hold - 1), replay.hold.eq(hold - 1)]
 
-        # A group is on its way from the ring.
-        flying = Signal()
-        if serial:
-            with m.If(softmax.push | norm.done):
-                m.d.sync += flying.eq(0)
-            with m.If(replay.replay.go):
-                m.d.sync += flying.eq(1)
         owed = Signal()
         with m.If(reader.row_ended & ~is_fill):
             m.d.sync += owed.eq(1)
@@ -146,14 +137,13 @@ class VectorEngine(Component):
             reader.contiguous.eq(is_norm_gain),
             reader.bound.eq(fields.bound),
             reader.grows.eq(fields.causal & is_softmax),
-            reader.room.eq(ring.room & ~norm.full),
+            reader.room.eq(ring.room),
             reader.owed.eq(owed),
             ring.write.eq(reader.source.valid & ~is_fill),
             ring.write_data.eq(Cat(reader.source.group, reader.source.mask)),
             ring.read.eq(replay.replay.go),
             replay.last_word.eq(last_word),
-            replay.room.eq(writer.room & ~flying),
-            norm.room.eq(writer.room),
+            replay.room.eq(writer.room),
             replay.insert.eq(softmax.insert),
             replay.held_up.eq(softmax.held_up),
             softmax.start.eq(start),

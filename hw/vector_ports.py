@@ -5,29 +5,15 @@ from amaranth.hdl import Shape
 from amaranth.lib import data
 from amaranth.lib.wiring import In, Out, Signature
 
-from gateformer.hw.vector_constants import CONSTANT_BITS
 from gateformer.spec.config import AcceleratorConfig
 
 EXP_ENTRIES = 256
 """Bytes of an EXP_TABLE."""
-SERIAL_PHASE = CONSTANT_BITS + 5
-"""Cycles in which the serial norm normalizes a code, or makes one of its outputs."""
-SERIAL_SUM = 48
-"""Cycles in which it adds a code and its square to their sums, at most."""
-
-
-def is_serial(config: AcceleratorConfig) -> bool:
-    """Whether there are no multipliers. Then speed matters less than size: groups to write wait in
-    no queue, and a group is replayed when the one before has been passed on."""
-    return config.multipliers == "serial"
 
 
 def group_bytes(config: AcceleratorConfig) -> int:
     """Bytes of a *group*, the piece of a word that the parts pass on: what softmax takes in a
-    cycle, or what the norm takes in two, so that both of its outputs find a cycle for theirs.
-    Without multipliers at least a code."""
-    if is_serial(config):
-        return max(2, config.softmax_lanes)
+    cycle, or what the norm takes in two, so that both of its outputs find a cycle for theirs."""
     return min(8, max(4, config.softmax_lanes, 4 * config.norm_lanes))
 
 
@@ -43,8 +29,6 @@ def softmax_hold(config: AcceleratorConfig) -> int:
 
 def norm_hold(config: AcceleratorConfig) -> int:
     """Cycles for which the norm holds a group."""
-    if is_serial(config):
-        return group_bytes(config) // 2 * SERIAL_SUM
     return group_bytes(config) // (2 * config.norm_lanes) * norm_interval(config)
 
 

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.adder import mux_add
 from gateformer.hw.primitives.ram import WordRam
-from gateformer.hw.vector_ports import Replay, group_bytes, hold_shape, is_serial, row_words
+from gateformer.hw.vector_ports import Replay, group_bytes, hold_shape, row_words
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -76,10 +76,9 @@ class RowReplay(Component):
     """Sends the rows in the ring on their second pass.
 
     A row of `last_word` + 1 words starts when it is `ready`: `load` is 1 in the cycle before its
-    first `go`. A word starts only while there is `room` and `insert` is 0; if is_serial, any group
-    waits for room. Groups are `hold` + 1 cycles apart. `between`, with `insert`, says that this and
-    the next cycles, until `insert` is 0 again, belong to the caller. `held_up`: no row's last word
-    starts.
+    first `go`. A word starts only while there is `room` and `insert` is 0. Groups are `hold` + 1
+    cycles apart. `between`, with `insert`, says that this and the next cycles, until `insert` is 0
+    again, belong to the caller. `held_up`: no row's last word starts.
     """
 
     ready: Signal
@@ -135,7 +134,7 @@ class RowReplay(Component):
         word_end = Signal()
         room = Signal()
         m.d.comb += [
-            room.eq(self.room | ~(word_begin | is_serial(self.config))),
+            room.eq(self.room | ~word_begin),
             word_begin.eq((slot == 0) & (held == 0)),
             word_end.eq(slot == slots - 1),
             self.load.eq(self.ready & ~running & (held == 0)),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import Component, In, Out
 from gateformer.hw.interfaces import LocalWrite, local_write_layout, pipelined
 from gateformer.hw.primitives.adder import mux_add
 from gateformer.hw.primitives.ram import WordRam
-from gateformer.hw.vector_ports import group_bytes, is_serial, out_layout
+from gateformer.hw.vector_ports import group_bytes, out_layout
 from gateformer.spec.config import AcceleratorConfig
 
 UNIT = 8
@@ -23,10 +23,9 @@ class RowWriter(Component):
     `start` is 1 for two cycles, with `channel` 0 and then 1: channel c begins at `address{c}`, its
     rows `stride{c}` words apart. `push` appends `group` to the queue, never more than one group a
     cycle. It can not be refused: `room` says that half of the queue is free, which is more than a
-    unit has on its way. If is_serial there is no queue, and `room` says that all groups have left.
-    UNIT bytes are written at a time, fewer at the end of a row, and with `single` the groups of
-    channel 0 alone, as those of channel 1 if is_serial. Of a row's last group the bytes in
-    `tail{c}` are written. `done` is 1 for the cycle in which the final group is taken.
+    unit has on its way. UNIT bytes are written at a time, fewer at the end of a row, and with
+    `single` the groups of channel 0 alone. Of a row's last group the bytes in `tail{c}` are
+    written. `done` is 1 for the cycle in which the final group is taken.
     """
 
     DEPTH = 64
@@ -79,13 +78,7 @@ class RowWriter(Component):
         head_valid = Signal()
         advance = Signal()
         m.d.comb += advance.eq(head_valid & (~unit.valid | unit.ready))
-        if is_serial(self.config):
-            m.d.sync += head_valid.eq(self.push | (head_valid & ~advance))
-            with m.If(self.push):
-                m.d.sync += head.eq(self.group)
-            m.d.comb += self.room.eq(~head_valid & ~unit.valid)
-        else:
-            self._queue(m, head, head_valid, advance)
+        self._queue(m, head, head_valid, advance)
 
         # Where the group stands in its word, and whether what stands there is written.
         places = Array(Signal(range(slots), name=f"slot_{i}", reset_less=True) for i in range(2))
@@ -98,7 +91,7 @@ class RowWriter(Component):
         tail = Signal(size)
         m.d.comb += [
             slot.eq(places[head.channel]),
-            alone.eq(self.single & (~head.channel | is_serial(self.config))),
+            alone.eq(self.single & ~head.channel),
             first.eq(alone | ~slot[:unit_bits].any()),
             send.eq(alone | head.end | slot[:unit_bits].all()),
             word_end.eq(slot == slots - 1),

@@ -40,13 +40,11 @@ async def widest_sums(dut: Any) -> None:
 
 @cocotb.test()
 async def rate(dut: Any) -> None:
-    """The cycles that the compiler counts on: rows of all lengths, one output and both.
-
-    The serial unit is a little faster with one output."""
+    """The cycles that the compiler counts on: rows of all lengths, one output and both."""
     program = _filled(3)
     sizes = [c for c in (4, 16, 64, 128, 192, 384, 768, 1024) if c <= CONFIG.norm_length]
     for channels in sizes:
-        for write16 in (True,) if CONFIG.multipliers == "serial" else (False, True):
+        for write16 in (False, True):
             for rows in (1, 5):
                 program.norm(rows, channels, write16=write16)
     cycles = await program.run(dut, late=True)
