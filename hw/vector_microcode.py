@@ -39,7 +39,8 @@ SHARED = (
 SHORT_LIVED = (("d0", "d1", "d2", "d3"), ("product", "normal", "bias_low", "bias_high"))
 """Registers of the norm before and after its constants are there: they share their places."""
 BANKS = ("goal", "gain", "round_low", "round_high", "more8", "more4", "limit", "wanted")
-"""Registers of what is written: of bytes, and, while `wide`, of pairs of them."""
+"""Registers of what is written: of bytes, and, while `wide`, of pairs of them. `limit` is never
+written."""
 
 
 def registers() -> dict[str, int]:
@@ -61,7 +62,8 @@ def memory_depth(config: AcceleratorConfig) -> int:
 
 
 def memory_contents(config: AcceleratorConfig) -> list[int]:
-    """What the memory holds at first; the program writes none of it but records' zeros."""
+    """What the memory holds at first. The program writes neither constants nor limits nor roots, so
+    they survive a reset."""
     contents = [0] * memory_depth(config)
     places = registers()
     for name, value in (

@@ -97,7 +97,7 @@ class VectorProcessor(Component):
 
         external = self._external(m, word, fields, place, wide)
         total, carry = self._adder(m, word["op"], accumulator, multiplier, flag, external, does)
-        self._memory(m, word, accumulator, total, wide, does)
+        self._memory(m, word, accumulator, total, wide, started, does)
 
         # What is external is heeded a cycle late.
         answered = Signal()
@@ -262,6 +262,7 @@ class VectorProcessor(Component):
         accumulator: Signal,
         total: Signal,
         wide: Signal,
+        started: Signal,
         does: dict[Action, Signal],
     ) -> None:
         """Registers, roots and gains."""
@@ -283,7 +284,7 @@ class VectorProcessor(Component):
             read.addr.eq(Mux(does[Action.PEEK], accumulator, register(word["read"]))),
             write.addr.eq(Mux(does[Action.POKE], accumulator, register(word["write"]))),
             write.data.eq(total),
-            write.en.eq(~does[Action.COUNT]),
+            write.en.eq(started & (word["action"] != Action.COUNT)),
         ]
 
     def _write(

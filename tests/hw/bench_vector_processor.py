@@ -5,7 +5,8 @@ from typing import Any
 import cocotb
 import numpy as np
 from bench_vector_engine import CONFIG, WORD, Program
-from drivers import make_rng
+from cocotb.triggers import FallingEdge, ReadOnly
+from drivers import make_rng, read_latency, start
 
 from gateformer.compiler.timing import norm_cycles, softmax_cycles, table_cycles
 from gateformer.spec.isa import Opcode, instruction
@@ -89,6 +90,28 @@ async def nothing_to_do(dut: Any) -> None:
     program.softmax(2, 8, 8)
     cycles = await program.run(dut)
     assert all(count <= 100 for count in cycles[1:-1]), cycles
+
+
+@cocotb.test()
+async def resets(dut: Any) -> None:
+    """A reset of one cycle at any time of an instruction leaves nothing behind."""
+    program = _mixed(7)
+    norm = instruction(Opcode.NORM, rows=9, channels=1, write8=1, write16=1)
+    dut.read__request__ready.value = dut.write__request__ready.value = 1
+    dut.read__response_valid.value = 0
+    await start(dut)
+    dut.instructions__stream__payload.value = int.from_bytes(norm.encode().tobytes(), "little")
+    dut.instructions__stream__valid.value = 1
+    asked = [0] * (read_latency() - 1)
+    for _ in range(200):
+        for reset in (0,) * program.rng.randrange(50, 500) + (1,):
+            dut.rst.value = reset
+            dut.read__response_valid.value = asked.pop(0)
+            await ReadOnly()
+            asked.append(int(dut.read__request__valid.value))
+            await FallingEdge(dut.clk)
+    dut.instructions__stream__valid.value = 0
+    await program.run(dut)
 
 
 @cocotb.test()
