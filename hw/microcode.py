@@ -290,10 +290,10 @@ class Assembler:
         return places
 
     def _encode(self, word: _Word, places: Mapping[_Word, int]) -> int:
-        operands = {after.operand for after in word.follows} - {None, MEMORY}
-        if word.action is Action.REPEAT and word.operand is not None:
-            operands.add(word.operand)
-        read = self._register(operands.pop()) if operands else _UNREAD
+        readers = [*word.follows, *([word] if word.action is Action.REPEAT else [])]
+        operands = [reader.operand for reader in readers if reader.operand is not None]
+        named = [operand for operand in operands if operand != MEMORY]
+        read = self._register(named[0]) if named else _UNREAD
         write = NOTHING if word.to is None else self._register(word.to)
         if word.action is Action.FIELD:
             read = word.literal
