@@ -94,7 +94,6 @@ class ArrayEngine(Component):
                 loader.release.eq(release),
                 getattr(control, f"{name}_loaded").eq(loader.loaded),
                 ring.write_enable.eq(loader.write_enable),
-                ring.write_bank.eq(loader.write_bank),
                 ring.write_position.eq(loader.write_position),
                 ring.write_data.eq(loader.write_data),
                 ring.read_position.eq(getattr(control, f"{name}_position")),

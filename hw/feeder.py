@@ -1,6 +1,6 @@
 """A ring of operands next to the array: one bank for each row of A or column of B."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -22,7 +22,7 @@ def ring_latency(config: AcceleratorConfig) -> int:
 class Ring(Component):
     """`banks` banks of `depth` words that share their positions.
 
-    A cycle with `write_enable` writes `write_data` at `write_position` of bank `write_bank`.
+    `write_data` is written at `write_position` of the banks whose bit of `write_enable` is 1.
 
     Step `read_step` (of the word_bytes / lanes steps in a word) of the word at `read_position` is
     read from bank 0 at once and from bank i, if `skewed`, i cycles later: `operands[i]` holds it
@@ -31,7 +31,6 @@ class Ring(Component):
     """
 
     write_enable: Signal
-    write_bank: Signal
     write_position: Signal
     write_data: Signal
     read_position: Signal
@@ -47,8 +46,7 @@ class Ring(Component):
         self.skewed = skewed
         super().__init__(
             {
-                "write_enable": In(1),
-                "write_bank": In(range(banks)),
+                "write_enable": In(banks),
                 "write_position": In(range(depth)),
                 "write_data": In(8 * config.word_bytes),
                 "read_position": In(range(depth)),
@@ -75,11 +73,10 @@ class Ring(Component):
                 delayed = Signal.like(position, name=f"position_{i}", reset_less=True)
                 m.d.sync += delayed.eq(position)
                 position = delayed
-            written = self.write_enable & (self.write_bank == i)
             m.d.comb += [
                 bank.write_address.eq(self.write_position),
                 bank.write_data.eq(self.write_data),
-                bank.write_mask.eq(Mux(written, -1, 0)),
+                bank.write_mask.eq(self.write_enable[i].replicate(config.word_bytes)),
                 bank.read_address.eq(position),
             ]
             words.append(bank.read_data)

@@ -164,14 +164,15 @@ class Loader(LoaderPorts):
             name="following",
             family=self.config.family,
         )
-        bank = Signal.like(self.write_bank, name="place_bank", reset_less=True)
+        bank = Signal(range(self.banks), name="bank_arriving", reset_less=True)
         group_ended = Signal()
         m.d.sync += [
             group_ended.eq(group_ends),
-            self.write_enable.eq(self.read.response_valid),
+            self.write_enable.eq(
+                Cat(self.read.response_valid & (bank == i) for i in range(self.banks))
+            ),
             self.write_data.eq(self.read.response),
             self.write_position.eq(position),
-            self.write_bank.eq(bank),
             self.loaded.eq(group_ended),
         ]
         with m.If(arrives):

@@ -1,6 +1,6 @@
 """Fills one operand ring from local memory with few flip-flops."""
 
-from amaranth import Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 
 from gateformer.hw.countdown import CountDown
 from gateformer.hw.credits import Credits
@@ -103,9 +103,12 @@ class LeanLoader(LoaderPorts):
             m.d.sync += [late[0].eq(row_arrived), late[1].eq(group_arrived)]
             row_arrived, group_arrived = late
         position, group = Signal(range(self.depth)), Signal(range(self.depth))
+        bank_arriving = Signal(range(self.banks))
         following = wrapped(m, position + 1, self.depth, name="following")
         m.d.comb += [
-            self.write_enable.eq(self.read.response_valid),
+            self.write_enable.eq(
+                Cat(self.read.response_valid & (bank_arriving == i) for i in range(self.banks))
+            ),
             self.write_data.eq(self.read.response),
             self.write_position.eq(position),
             self.loaded.eq(self.read.response_valid & group_arrived),
@@ -113,7 +116,7 @@ class LeanLoader(LoaderPorts):
         with m.If(self.read.response_valid):
             m.d.sync += position.eq(Mux(row_arrived & ~group_arrived, group, following))
             with m.If(group_arrived):
-                m.d.sync += [group.eq(following), self.write_bank.eq(0)]
+                m.d.sync += [group.eq(following), bank_arriving.eq(0)]
             with m.Elif(row_arrived):
-                m.d.sync += self.write_bank.eq(self.write_bank + 1)
+                m.d.sync += bank_arriving.eq(bank_arriving + 1)
         return m

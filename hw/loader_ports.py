@@ -19,7 +19,6 @@ class LoaderPorts(Component):
     release: Signal
     loaded: Signal
     write_enable: Signal
-    write_bank: Signal
     write_position: Signal
     write_data: Signal
 
@@ -41,8 +40,7 @@ class LoaderPorts(Component):
                 "read": Out(LocalRead(config)),
                 "release": In(1),
                 "loaded": Out(1),
-                "write_enable": Out(1),
-                "write_bank": Out(range(banks)),
+                "write_enable": Out(banks),
                 "write_position": Out(range(depth)),
                 "write_data": Out(8 * config.word_bytes),
             }
