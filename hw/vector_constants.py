@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from amaranth import Cat, Module, Mux, Shape, Signal
+from amaranth import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.primitives.adder import mux_add
@@ -19,7 +19,7 @@ _GAP = 3
 _WINDOW = 16
 _LOWEST_PLACE = 16 - NORM_FRACTION - RESULT_SHIFT
 """Place of R's first bit for a variance below 4; each further factor of 4 adds 1."""
-_EARLY_PAIRS = (_GAP + 1) // 2 + 3
+_EARLY_PAIRS = _GAP // 2 + 3
 """Pairs of bits that pass before the variance's first pair is in the window."""
 
 
@@ -174,16 +174,19 @@ class RowConstants(Component):
         m = Module()
         in_phase = {name: Signal(name=f"in_{name.lower()}") for name in self.ends}
         is_variance, is_newton, is_constants = in_phase.values()
-        # Negative in the gap before a phase, in which the streams run empty.
+        # Negative in the gap before a phase, in which the streams run empty. `coming` is a cycle
+        # ahead.
         time = Signal(8, reset_less=True)
+        coming = Signal(8, reset_less=True)
         flowing = ~time[-1]
         ends = Signal()
         m.d.sync += ends.eq(0)
         for name, phase in in_phase.items():
             with m.If(phase):
                 m.d.sync += ends.eq(time == self.ends[name] - 1)
-        m.d.sync += time.eq(time + 1)
+        m.d.sync += [coming.eq(coming + 1), time.eq(coming)]
         with m.If(ends | ~self.busy):
+            m.d.sync += coming.eq(Mux(is_variance, -_GAP, 1 - _GAP))
             m.d.sync += time.eq(Mux(is_variance, -_GAP - 1, -_GAP))
         mantissa = Signal(16, reset_less=True)
         root = Signal(16, reset_less=True)
@@ -203,13 +206,14 @@ class RowConstants(Component):
         ]
 
         # The place of R's first bit: it moves by one for each pair of bits of the variance. Bit i
-        # of r has its turn when the place is i; the bits below the first place are cut.
+        # of r has its turn in the cycle after the place is i; the bits below the first place are
+        # cut.
         place = Signal(6, reset_less=True)
         first_place = Signal(6, reset_less=True)
         cut = (place[2:4] == 0) & (place[:2] < first_place[:2])
         with m.If(is_variance):
             m.d.sync += place.eq(place + time[0])
-        with m.Elif(flowing):
+        with m.Elif(~coming[-1]):
             m.d.sync += place.eq(place + 1)
         with m.Else():
             m.d.sync += place.eq(first_place)
@@ -240,27 +244,39 @@ class RowConstants(Component):
         with m.If(~late):
             m.d.sync += borrow.eq(0)
 
-        # What the time chooses, and a cycle later what goes to the products.
-        total = Signal(Shape(64, signed=True))
-        first_choice = Signal()
-        second_choice = Signal()
-        root_bit = root.bit_select(Mux(is_newton, time[:4], place[:4]), 1)
-        m.d.comb += [total.eq(self.total), self.position.eq(time)]
-        with m.If(~flowing):
-            m.d.sync += [first_choice.eq(0), second_choice.eq(0)]
-        with m.Elif(is_variance):
+        # What the time chooses, and a cycle later what goes to the products. A bit of a number is
+        # chosen in steps, each with a register behind it: its two lowest places first.
+        m.d.comb += self.position.eq(time)
+        sums = []
+        for name, number in (("squares", self.squares), ("total", self.total)):
+            wide = Signal(Shape(64, signed=number.shape().signed), name=f"wide_{name}")
+            m.d.comb += wide.eq(number)
+            fours = Signal(16, name=f"{name}_fours", reset_less=True)
+            sixteens = Signal(4, name=f"{name}_sixteens", reset_less=True)
+            choice = Signal(name=f"{name}_choice", reset_less=True)
             m.d.sync += [
-                first_choice.eq(self.squares.bit_select(time[:6], 1)),
-                second_choice.eq(total.bit_select(time[:6], 1)),
+                fours.eq(_every_fourth(wide, (coming + 1)[:2])),
+                sixteens.eq(_every_fourth(fours, coming[2:4])),
+                choice.eq(sixteens.bit_select(time[4:6], 1) & is_variance & flowing),
             ]
-        with m.Elif(is_newton):
-            m.d.sync += [first_choice.eq(root_bit & (time[4:7] == 0)), second_choice.eq(0)]
-        with m.Else():
-            root_turn = root_bit & (place[4:] == 0) & ~cut
-            m.d.sync += [first_choice.eq(root_turn), second_choice.eq(root_turn)]
+            sums.append(choice)
+        index = Signal(4)
+        root_fours = Signal(4, reset_less=True)
+        root_four = Signal(2, reset_less=True)
+        root_turn = Signal(reset_less=True)
+        root_choice = Signal(reset_less=True)
+        m.d.comb += index.eq(Mux(is_newton, coming, place))
         m.d.sync += [
-            first.bit.eq(first_choice | (late & rest[0])),
-            second.bit.eq(second_choice | (middle & first.product)),
+            root_fours.eq(_every_fourth(root, index[:2])),
+            root_four.eq(index[2:]),
+            root_turn.eq(is_constants & ~coming[-1] & (place[4:] == 0) & ~cut),
+            root_choice.eq(root_fours.bit_select(root_four, 1) & root_turn),
+        ]
+        with m.If(is_newton):
+            m.d.sync += root_turn.eq(coming[4:] == 0)
+        m.d.sync += [
+            first.bit.eq(sums[0] | root_choice | (late & rest[0])),
+            second.bit.eq(sums[1] | (root_choice & is_constants) | (middle & first.product)),
         ]
 
         # first - second + addend, with a carry of 0 to 2 that starts at 1.
@@ -301,10 +317,12 @@ class RowConstants(Component):
 
         with m.If(~flowing):
             m.d.sync += carry.eq(1)
+        begun = Signal()
+        m.d.sync += begun.eq(self.start & ~self.busy)
         with m.If(self.start & ~self.busy):
+            m.d.sync += [self.busy.eq(1), is_variance.eq(1)]
+        with m.If(begun):
             m.d.sync += [
-                self.busy.eq(1),
-                is_variance.eq(1),
                 self.offset.eq(0),
                 # A variance of 0 counts as 1.
                 mantissa.eq(1 << 14),
@@ -319,3 +337,8 @@ class RowConstants(Component):
                 self.busy.eq(~is_constants),
             ]
         return m
+
+
+def _every_fourth(bits: Value, first: Value) -> Value:
+    """The bits `first`, `first` + 4, and so on."""
+    return Cat(bits[i : i + 4].bit_select(first, 1) for i in range(0, len(bits), 4))

@@ -58,13 +58,13 @@ BUDGETS = (
     Budget("InstructionQueues", InstructionQueues, lut_eq=172, ff=2340, bram=4),
     Budget("LocalFetch", LocalFetch, lut_eq=92, ff=91),
     Budget("LocalMemory", LocalMemory, lut_eq=281, ff=951, bram=112),
-    Budget("Norm", Norm, lut_eq=717, ff=1098, dsp=10, bram=7),
+    Budget("Norm", Norm, lut_eq=717, ff=1171, dsp=10, bram=7),
     Budget("Registers", Registers, lut_eq=122, ff=147),
     Budget("Semaphores", lambda config: Semaphores(), lut_eq=179, ff=197),
     Budget("Sequencer", Sequencer, lut_eq=337, ff=159),
     Budget("Softmax", Softmax, lut_eq=328, ff=430, bram=4),
     Budget("SystolicArray", SystolicArray, lut_eq=2637, ff=6893, dsp=128),
-    Budget("VectorEngine", VectorEngine, lut_eq=1531, ff=2015, dsp=10, bram=16),
+    Budget("VectorEngine", VectorEngine, lut_eq=1531, ff=2150, dsp=10, bram=16),
 )
 
 
