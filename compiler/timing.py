@@ -72,12 +72,16 @@ NORM_CONSTANTS = 168
 """Cycles for the constants of a norm's row, beyond two for each bit of the longest row's index."""
 NORM_NEXT = 12
 """Cycles from a row's constants to the start of the next row's, at least."""
+NORM_TURNS_NEXT = 10
+"""The same where several rows' constants are made at a time."""
+NORM_TURNS_SUMS = 49
+"""The same at least, beyond two for each bit of the longest row's index: a row's sums are read."""
+NORM_TURNS_LATENCY = 1
+"""Cycles that a row's constants wait there for their turn."""
 NORM_GAP = 1
 """Cycles between two rows of a norm beyond the passing of one."""
 NORM_LATENCY = 50
 """Cycles of a norm instruction beyond its rows but one and, of that one, constants and passes."""
-TABLE_CYCLES = {Opcode.NORM_GAIN: 2, Opcode.EXP_TABLE: 1, Opcode.ACTIVATION_TABLE: 1}
-"""Cycles from an entry of a table to the next."""
 TABLE_LATENCY = {Opcode.NORM_GAIN: 19, Opcode.EXP_TABLE: 19, Opcode.ACTIVATION_TABLE: 24}
 """Cycles of an instruction that fills a table, beyond its entries."""
 
@@ -185,7 +189,7 @@ def norm_row_cycles(config: AcceleratorConfig, channels: int, outputs: int = 2) 
     """Cycles from a row of a norm to the next, with one output or both."""
     if config.multipliers == "serial":
         return vector_serial.norm_row_cycles(config, channels, outputs)
-    return max(_norm_pass(config, channels) + NORM_GAP, _norm_constants(config) + NORM_NEXT)
+    return max(_norm_pass(config, channels) + NORM_GAP, _norm_turn(config))
 
 
 def norm_cycles(config: AcceleratorConfig, rows: int, channels: int, outputs: int = 2) -> int:
@@ -193,13 +197,20 @@ def norm_cycles(config: AcceleratorConfig, rows: int, channels: int, outputs: in
     if config.multipliers == "serial":
         return vector_serial.norm_cycles(config, rows, channels, outputs)
     following = (rows - 1) * norm_row_cycles(config, channels)
-    return following + 2 * _norm_pass(config, channels) + _norm_constants(config) + NORM_LATENCY
+    constants = _norm_constants(config) + NORM_TURNS_LATENCY * (config.norm_constants > 1)
+    return following + 2 * _norm_pass(config, channels) + constants + NORM_LATENCY
+
+
+def _group_bytes(config: AcceleratorConfig) -> int:
+    """Bytes of a group, see hw/vector_ports.py."""
+    return min(8, max(4, config.softmax_lanes, 4 * config.norm_lanes))
 
 
 def _norm_pass(config: AcceleratorConfig, channels: int) -> int:
     """Cycles in which the channels of a row pass."""
+    interval = max(4 * config.norm_lanes // _group_bytes(config), 1)
     words = words_of(channels, 2, config.word_bytes)
-    return words * (config.word_bytes // 2 // config.norm_lanes)
+    return words * (config.word_bytes // 2 // config.norm_lanes) * interval
 
 
 def _norm_constants(config: AcceleratorConfig) -> int:
@@ -207,8 +218,19 @@ def _norm_constants(config: AcceleratorConfig) -> int:
     return NORM_CONSTANTS + 2 * (config.norm_length - 1).bit_length()
 
 
+def _norm_turn(config: AcceleratorConfig) -> int:
+    """Cycles from the constants of a row to those of the next, at least."""
+    cycles = _norm_constants(config)
+    if config.norm_constants == 1:
+        return cycles + NORM_NEXT
+    sums = cycles - NORM_CONSTANTS + NORM_TURNS_SUMS
+    return max(-(-(cycles + NORM_TURNS_NEXT) // config.norm_constants), sums)
+
+
 def table_cycles(config: AcceleratorConfig, opcode: Opcode, count: int) -> int:
     """Cycles to fill a table."""
     if config.multipliers == "serial" and opcode in vector_serial.ENTRY:
         return vector_serial.table_cycles(config, opcode, count)
-    return count * TABLE_CYCLES[opcode] + TABLE_LATENCY[opcode]
+    # An entry is a byte, but a gain's, which takes a record of eight.
+    cycles = 8 // _group_bytes(config) if opcode is Opcode.NORM_GAIN else 1
+    return count * cycles + TABLE_LATENCY[opcode]

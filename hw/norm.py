@@ -4,6 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Shape, Signal
 from amaranth.hdl import Value
 
 from gateformer.hw.norm_ports import RECORD, NormPorts
+from gateformer.hw.primitives.ram import WordRam
 from gateformer.hw.vector_constants import CONSTANT_BITS
 from gateformer.hw.vector_gain import CODE, GainLane
 from gateformer.hw.vector_normalize import NormalizeLane, RowSums
@@ -14,8 +15,8 @@ from gateformer.hw.vector_row import Pieces
 class Norm(NormPorts):
     """The norm unit with multipliers: norm_lanes channels take norm_interval cycles.
 
-    A group is held for norm_hold cycles. RowConstants.latency plus about 12 cycles bounds the rate
-    of short rows.
+    A group is held for norm_hold cycles. RowConstants.latency plus about 12 cycles, divided by
+    norm_constants, bounds the rate of short rows.
     """
 
     def elaborate(self, platform: object) -> Module:
@@ -40,7 +41,6 @@ class Norm(NormPorts):
         """From the row's sums to its constants."""
         m.submodules.first = first = self._pieces()
         m.submodules.sums = sums = RowSums(self.config)
-        occupied = Signal()
         begun = Signal(1 + NormalizeLane.OFFSET_DELAY)
         first.cut(m, self.source, ~self.fill)
         m.d.comb += [
@@ -51,14 +51,16 @@ class Norm(NormPorts):
             # Both bytes of a code count, or none.
             sums.counted.eq(Cat(first.counted[::2])),
         ]
-        constants = self.row_constants(m, sums, ends=first.last, occupied=occupied)
+        constants = self.row_constants(
+            m, sums, ends=first.last, taken=begun[NormalizeLane.OFFSET_DELAY]
+        )
 
         # A row's constants reach the lanes with its first codes.
         m.d.sync += begun.eq(Cat(self.replay.go & self.replay.begin, begun))
         with m.If(begun[0]):
             m.d.sync += factor.eq(constants.factor)
         with m.If(begun[NormalizeLane.OFFSET_DELAY]):
-            m.d.sync += [offset.eq(constants.offset), occupied.eq(0)]
+            m.d.sync += offset.eq(constants.offset)
 
     def _second_pass(self, m: Module, factor: Signal, offset: Signal) -> None:
         """From `go` on: 1 groups, 2 codes, 6 normalized, 14 outputs, 15 groups of them."""
@@ -104,14 +106,26 @@ class Norm(NormPorts):
                 normalize.factor.eq(factor),
                 normalize.offset.eq(offset),
             ]
-            for width, bits in ((8, 8), (16, config.residual_bits)):
+            # Both outputs' gains are halves of a word.
+            m.submodules[f"gains_{lane}"] = gains = WordRam(
+                depth=groups, width_bytes=4, family=config.family
+            )
+            fills = [Mux(self.output16 == is_16, fill[lane], 0) for is_16 in (0, 1)]
+            m.d.sync += [
+                gains.write_mask.eq(Cat(enables[0].replicate(2) for enables in fills)),
+                gains.write_address.eq(fill_address),
+                gains.write_data.eq(fill_data[:16].replicate(2)),
+            ]
+            m.d.comb += gains.read_address.eq(address)
+            for is_16, (width, bits) in enumerate(((8, 8), (16, config.residual_bits))):
                 gain = GainLane(depth=groups, bits=bits, family=config.family)
                 m.submodules[f"gain{width}_{lane}"] = gain
                 m.d.comb += [
-                    gain.fill.eq(Mux(self.output16 == (width == 16), fill[lane], 0)),
+                    gain.fill.eq(fills[is_16][1:]),
                     gain.fill_address.eq(fill_address),
-                    gain.fill_data.eq(fill_data),
+                    gain.fill_data.eq(fill_data[16:]),
                     gain.address.eq(address),
+                    gain.gain.eq(gains.read_data.word_select(is_16, 16)),
                     gain.normalized.eq(normalize.normalized),
                     gain.shift.eq(self.shift16 if width == 16 else self.shift8),
                 ]

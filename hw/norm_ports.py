@@ -5,6 +5,7 @@ from typing import Any
 from amaranth import Module, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
+from gateformer.hw.norm_turns import ConstantsTurns
 from gateformer.hw.vector_constants import RowConstants
 from gateformer.hw.vector_normalize import RowSums
 from gateformer.hw.vector_ports import GroupSource, Replay, RowPort, group_bytes, out_layout
@@ -73,34 +74,70 @@ class NormPorts(Component):
         )
 
     def row_constants(
-        self, m: Module, sums: RowSums, *, ends: Value, occupied: Signal
-    ) -> RowConstants:
-        """Makes a row's sums its constants, once those of the row before are not `occupied` any
-        more. ends: the row's last group is there."""
+        self, m: Module, sums: RowSums, *, ends: Value, taken: Value
+    ) -> RowConstants | ConstantsTurns:
+        """Makes constants of rows' sums; `factor` and `offset` are those of the row that is loaded.
+        ends: a row's last group is there; taken: its constants are not wanted any more."""
         row = self.row
-        m.submodules.constants = constants = RowConstants(self.config)
         summed = Signal()
-        computing = Signal()
+        occupied = Signal()
         final = Signal(reset_less=True)
+        with m.If(ends):
+            m.d.sync += final.eq(self.source.final)
+        with m.If(sums.done):
+            m.d.sync += summed.eq(1)
+        constants: RowConstants | ConstantsTurns
+        if self.config.norm_constants > 1:
+            constants = self._in_turns(m, summed, occupied, final, taken)
+        else:
+            constants = self._one_by_one(m, summed, occupied, final)
+        m.submodules.constants = constants
         m.d.comb += [
-            constants.start.eq(summed & ~computing & ~occupied),
             constants.total.eq(sums.total),
             constants.squares.eq(sums.squares),
             constants.count.eq(self.channels),
             constants.epsilon_bit.eq(self.epsilon_bit),
             self.position.eq(constants.position),
+        ]
+        with m.If(row.load):
+            m.d.sync += row.ready.eq(0)
+        with m.If(taken):
+            m.d.sync += occupied.eq(0)
+        return constants
+
+    def _one_by_one(
+        self, m: Module, summed: Signal, occupied: Signal, final: Signal
+    ) -> RowConstants:
+        """A row's constants are begun when those of the row before are not `occupied` any more."""
+        row = self.row
+        constants = RowConstants(self.config)
+        computing = Signal()
+        m.d.comb += [
+            constants.start.eq(summed & ~computing & ~occupied),
             row.free.eq(computing & ~constants.busy),
         ]
-        with m.If(ends):
-            m.d.sync += final.eq(self.source.final)
-        with m.If(sums.done):
-            m.d.sync += summed.eq(1)
         with m.If(constants.start):
             m.d.sync += [summed.eq(0), computing.eq(1), row.final.eq(final)]
         with m.If(row.free):
             m.d.sync += [computing.eq(0), occupied.eq(1), row.ready.eq(1)]
-        with m.If(row.load):
-            m.d.sync += row.ready.eq(0)
+        return constants
+
+    def _in_turns(
+        self, m: Module, summed: Signal, occupied: Signal, final: Signal, taken: Value
+    ) -> ConstantsTurns:
+        """The constants of several rows are made at a time."""
+        row = self.row
+        constants = ConstantsTurns(self.config)
+        m.d.comb += [
+            constants.start.eq(summed),
+            constants.final.eq(final),
+            constants.taken.eq(taken),
+            row.free.eq(constants.freed),
+        ]
+        with m.If(summed & constants.room):
+            m.d.sync += summed.eq(0)
+        with m.If(constants.ready & ~occupied):
+            m.d.sync += [occupied.eq(1), row.ready.eq(1), row.final.eq(constants.row_final)]
         return constants
 
     def records_walk(self, m: Module) -> tuple[Signal, Signal, Signal]:

@@ -170,6 +170,11 @@ class RowConstants(Component):
         """Cycles from `start` to the end of `busy`."""
         return sum(self.ends.values()) + len(self.ends) * (1 + _GAP) + 1
 
+    @property
+    def sums_cycles(self) -> int:
+        """Cycles from `start` for which `squares` and `epsilon_bit` are read."""
+        return self.ends["VARIANCE"] + _GAP + 2
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
         in_phase = {name: Signal(name=f"in_{name.lower()}") for name in self.ends}

@@ -18,9 +18,9 @@ _LOW = 17
 class GainLane(Component):
     """output = spec.arithmetic.gain(normalized, gain, bias, NORM_SHIFTS[shift], bits).
 
-    The lane keeps `depth` gains and biases, written with `fill`, the gain and each half of the bias
-    on its own. `address` is that of the value that comes on `normalized` ADDRESS_LEAD cycles later;
-    `output` follows `normalized` LATENCY cycles later. A new value every cycle. `shift` stays.
+    The lane keeps `depth` biases, written with `fill`, each half on its own. `gain` comes with
+    `normalized`, `address`, that of the bias, ADDRESS_LEAD cycles before; `output` follows them
+    LATENCY cycles later. A new value every cycle. `shift` stays.
 
     Two multipliers take the place of a shifter: times a power of two, the result is always at the
     same bits.
@@ -34,6 +34,7 @@ class GainLane(Component):
     fill_data: Signal
     address: Signal
     normalized: Signal
+    gain: Signal
     shift: Signal
     output: Signal
 
@@ -45,11 +46,12 @@ class GainLane(Component):
         self.family = family
         super().__init__(
             {
-                "fill": In(3),
+                "fill": In(2),
                 "fill_address": In(range(depth)),
-                "fill_data": In(48),
+                "fill_data": In(32),
                 "address": In(range(depth)),
                 "normalized": In(CODE),
+                "gain": In(CODE),
                 "shift": In(2),
                 "output": Out(Shape(bits, signed=True)),
             }
@@ -60,26 +62,19 @@ class GainLane(Component):
         address_1 = Signal.like(self.address, reset_less=True)
         address_2 = Signal.like(self.address, reset_less=True)
         m.d.sync += [address_1.eq(self.address), address_2.eq(address_1)]
-        # The gain is there with its value, the bias with their product.
-        kept: list[Signal] = []
-        for i, (name, address) in enumerate(
-            (("gains", self.address), ("biases_low", address_2), ("biases_high", address_2))
-        ):
-            # Filling and normalizing are different instructions: never in one cycle.
-            m.submodules[name] = memory = WordRam(
-                depth=self.depth, width_bytes=2, family=self.family
-            )
-            m.d.sync += [
-                memory.write_mask.eq(self.fill[i].replicate(2)),
-                memory.write_address.eq(self.fill_address),
-                memory.write_data.eq(self.fill_data.word_select(i, 16)),
-            ]
-            m.d.comb += memory.read_address.eq(address)
-            kept.append(memory.read_data)
+        # The bias is there with the product. Filling and normalizing are different instructions:
+        # never in one cycle.
+        m.submodules.biases = biases = WordRam(depth=self.depth, width_bytes=4, family=self.family)
+        m.d.sync += [
+            biases.write_mask.eq(Cat(enable.replicate(2) for enable in self.fill)),
+            biases.write_address.eq(self.fill_address),
+            biases.write_data.eq(self.fill_data),
+        ]
+        m.d.comb += biases.read_address.eq(address_2)
         m.submodules.multiplier = multiplier = Multiplier(CODE, CODE, self.family)
-        m.d.comb += [multiplier.a.eq(self.normalized), multiplier.b.eq(kept[0].as_signed())]
+        m.d.comb += [multiplier.a.eq(self.normalized), multiplier.b.eq(self.gain)]
         value = Signal(Shape(33, signed=True), reset_less=True)
-        m.d.sync += value.eq(multiplier.p + Cat(kept[1:]).as_signed())
+        m.d.sync += value.eq(multiplier.p + biases.read_data.as_signed())
 
         # What is above the shift, and the bit below it, which rounds.
         last = NORM_SHIFTS[-1]

@@ -17,6 +17,9 @@ SAMPLE_LIMIT = 16
 SIZE_LIMIT = 4095
 """Largest size field of an instruction (12 bits)."""
 
+_MADE_OF = ("name", "family", "lut_multipliers", "multipliers", "norm_constants", "counters")
+"""Parameters that no program depends on."""
+
 
 def _power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
@@ -69,6 +72,9 @@ class AcceleratorConfig:
     """Longest softmax row in elements."""
     norm_lanes: int = 1
     """Channels that the norm unit handles in one cycle."""
+    norm_constants: int = 1
+    """Rows for which the norm unit makes the constants at a time. Those of one row take some 200
+    cycles, as long as 200 channels take one lane."""
     norm_length: int = 256
     """Most channels of a normalized row."""
     bus_bytes: int = 2
@@ -211,9 +217,13 @@ class AcceleratorConfig:
         )
         need(
             self.multipliers != "serial"
-            or (self.epilogue_lanes == 1 and self.norm_lanes == 1 and self.gelu == "table"),
+            or (
+                self.epilogue_lanes == self.norm_lanes == self.norm_constants == 1
+                and self.gelu == "table"
+            ),
             f"serial multipliers serve one lane and a table, not {self.epilogue_lanes} epilogue "
-            f"lanes, {self.norm_lanes} norm lanes and gelu {self.gelu!r}",
+            f"lanes, {self.norm_lanes} norm lanes, {self.norm_constants} norm constants and gelu "
+            f"{self.gelu!r}",
         )
         for lanes, length, unit in (
             (self.softmax_lanes, self.softmax_length, "softmax"),
@@ -234,6 +244,11 @@ class AcceleratorConfig:
         need(
             self.norm_lanes <= 4,
             f"norm_lanes is {self.norm_lanes}: a power of two up to 4, which take 8 bytes",
+        )
+        need(
+            _power_of_two(self.norm_constants) and self.norm_constants <= 4,
+            f"norm_constants is {self.norm_constants}: a power of two up to 4, more rows than that "
+            "are not on their way at a time",
         )
         need(
             self.norm_length <= 1024,
@@ -291,11 +306,7 @@ class AcceleratorConfig:
     @property
     def hash(self) -> int:
         """32 bits that name the parameters a program depends on (not what it is made of)."""
-        record = {
-            k: v
-            for k, v in self.as_dict().items()
-            if k not in ("name", "family", "lut_multipliers", "multipliers", "counters")
-        }
+        record = {k: v for k, v in self.as_dict().items() if k not in _MADE_OF}
         text = json.dumps(record, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 

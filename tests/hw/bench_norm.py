@@ -42,7 +42,7 @@ async def widest_sums(dut: Any) -> None:
 async def rate(dut: Any) -> None:
     """The cycles that the compiler counts on: rows of all lengths, one output and both."""
     program = _filled(3)
-    sizes = [c for c in (4, 16, 64, 128, 192, 384, 768, 1024) if c <= CONFIG.norm_length]
+    sizes = [c for c in (WORD // 2, 16, 64, 128, 192, 384, 768, 1024) if c <= CONFIG.norm_length]
     for channels in sizes:
         for write16 in (False, True):
             for rows in (1, 5):

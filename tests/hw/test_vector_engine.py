@@ -13,7 +13,7 @@ BENCH = str(Path(__file__).with_name("bench_vector_engine.py"))
 CONFIGS = [
     TINY.replace(name="1-1-8", multipliers="dsp", norm_length=32, residual_bits=14),
     ECP5_85K.replace(name="8-4-8", softmax_lanes=8, norm_lanes=4),
-    ECP5_85K.replace(name="8-4-16", softmax_lanes=8, norm_lanes=4, word_bytes=16),
+    ECP5_85K.replace(name="8-4-16", softmax_lanes=8, norm_lanes=4, norm_constants=4, word_bytes=16),
 ]
 
 
