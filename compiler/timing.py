@@ -145,23 +145,29 @@ def epilogue_tile_cycles(
     """Cycles that the epilogue takes for a tile of a product with so many columns. wide: of INT32
     results. rows: of the tile, all where None."""
     rows = config.rows if rows is None else rows
-    columns = min(columns, config.cols)
+    n, columns = columns, min(columns, config.cols)
     if config.multipliers == "serial":
         output = SERIAL_OUTPUT + SERIAL_INT32 * wide
         return rows * columns * (output + SERIAL_RESIDUAL * residual + SERIAL_ADDEND * addend)
     # Steps of a set of rows: each of a column, or of the address of a word of one row. They go
     # beside each other, but addends come before residuals, and both before columns.
     lanes, output = config.epilogue_lanes, 2 if wide else 1
-    piece = config.word_bytes // 4 if addend else columns
-    steps = 0
-    for first in range(0, columns, piece):
-        visits = min(piece, columns - first) * output
-        words = 1 + residual if first == 0 or wide else 0
-        if addend and residual:
-            steps += lanes + max(visits, words * lanes)
-        else:
-            steps += max(visits, (words + addend) * lanes, 2)
-    steps *= -(-rows // lanes)
+    if config.rows == lanes:
+        # A set is a whole tile, and words go on from tile to tile.
+        piece = min(config.word_bytes // (4 if addend or wide else 2 if residual else 1), n)
+        visits = max(piece * output, (1 + residual + addend) * lanes, 2)
+        steps = -(-columns * visits // piece)
+    else:
+        piece = config.word_bytes // 4 if addend else columns
+        steps = 0
+        for first in range(0, columns, piece):
+            visits = min(piece, columns - first) * output
+            words = 1 + residual if first == 0 or wide else 0
+            if addend and residual:
+                steps += lanes + max(visits, words * lanes)
+            else:
+                steps += max(visits, (words + addend) * lanes, 2)
+        steps *= -(-rows // lanes)
     return max(steps, steps * OPERAND_LATENCY // OPERANDS) if residual or addend else steps
 
 

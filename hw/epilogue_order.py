@@ -15,8 +15,9 @@ class EpilogueOrder(Component):
 
     `start` goes to the first column, `advance` to the next. Of the current one: `j` in the matrix,
     `column` and `set` in its tile, `row` the first row of the set in the matrix. The column is the
-    last of its tile's set: `last_column`; of that set's part of a word of outputs: `out_last`; of a
-    piece, which are the columns whose outputs share a word, with an addend whose addends share one:
+    last of its tile's set: `last_column`; of that set's part of a word of outputs: `out_last`,
+    where a set is a whole tile of the word itself, which goes on in the next tile; of a piece,
+    which are the columns whose outputs share a word, with an addend whose addends share one:
     `piece_last`. `last_set`: the set is the last of its tile; `group_last`: the column is the last
     of a group of rows, `last`: of all. `lanes`: which lanes have a row; the row of lane 0 exists.
     These four know of an advance to another set two cycles later: a set takes two cycles at least.
@@ -107,12 +108,16 @@ class EpilogueOrder(Component):
             next_j.eq(self.j + Mux(back, Cat(~self.column, 1), 0).as_signed() + 1),
             next_last_j.eq(Mux(back, last_j & (self.column == 0), _two_more(columns, self.j))),
             next_last_column.eq(next_last_j | before_last),
-            next_out_last.eq(next_last_column | self._word_end(next_j, instruction.format)),
+            next_out_last.eq(
+                (next_last_j if sets == 1 else next_last_column)
+                | self._word_end(next_j, instruction.format)
+            ),
         ]
         with m.If(self.start | (self.advance & self.group_last)):
             m.d.sync += [self.j.eq(0), self.column.eq(0), last_j.eq(single)]
-            m.d.sync += Cat(self.last_column, self.out_last, self.piece_last).eq(
-                (single | narrow).replicate(3)
+            m.d.sync += self.last_column.eq(single | narrow)
+            m.d.sync += Cat(self.out_last, self.piece_last).eq(
+                (single if sets == 1 else single | narrow).replicate(2)
             )
         with m.Elif(self.advance):
             m.d.sync += [

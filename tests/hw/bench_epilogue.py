@@ -391,10 +391,10 @@ async def throughput(dut: Any) -> None:
             continue
         tiles = m * n // (ROWS * COLS)
         # Each piece of a row takes one address a lane for each of its words, an INT32 two cycles; a
-        # set takes two at least.
+        # set takes two at least. Where a set is a whole tile, the pieces are words.
         size = max(form, Format.INT32 if addend else 0)
-        pieces = {(c << size) // WORD for c in range(COLS)} if COLS << size > WORD else {0}
-        addresses = LANES * len(pieces) * (1 + residual + addend)
+        pieces = max((COLS << size) / WORD, 1 if LANES < ROWS else 0)
+        addresses = LANES * pieces * (1 + residual + addend)
         visits = COLS * (1 + (form == Format.INT32))
         ideal = tiles * ROWS // LANES * max(visits, addresses, 2)
         print(f"{name}: {took} / {ideal}")

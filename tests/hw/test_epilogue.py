@@ -8,7 +8,7 @@ import pytest
 from gateformer.hw.epilogue import Epilogue
 from gateformer.sim.bench import run_bench
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.configs import ECP5_85K, TINY
+from gateformer.spec.configs import ECP5_85K, ECP5_85K_256, TINY
 
 BENCH = str(Path(__file__).with_name("bench_epilogue.py"))
 
@@ -26,6 +26,7 @@ SHAPES = (
         residual_bits=14,
         gelu="polynomial",
     ),
+    ECP5_85K_256.replace(name="4x4x16", family="generic", p_depth=64),
     TINY.replace(name="2x1", family="generic", rows=2, cols=1, p_depth=32, multipliers="dsp"),
     TINY.replace(name="1x2-serial", family="generic", p_depth=32, prefetch=True),
     TINY.replace(
