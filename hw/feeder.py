@@ -66,6 +66,7 @@ class Ring(Component):
                 depth=self.depth,
                 width_bytes=config.word_bytes,
                 registered=pipelined(config),
+                luts=True,
                 family=config.family,
             )
             m.submodules[f"bank_{i}"] = bank

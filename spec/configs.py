@@ -71,14 +71,15 @@ ECP5_85K_256 = ECP5_85K.replace(
     lut_multipliers=9,
     word_bytes=16,
     local_kib=240,
+    a_depth=128,
     b_depth=1024,
     epilogue_lanes=4,
     norm_lanes=2,
     norm_constants=2,
 )
-"""256 MACs for the LFE5U-85F: half of the products on its multipliers, half in LUTs. Twice the work
-for the same DRAM: block RAM serves local memory rather than the ring of B, so that less spills. A
-norm of 192 channels is twice as fast, so that it keeps up with the product behind it."""
+"""256 MACs for the LFE5U-85F: seven of sixteen products on its multipliers, the others in LUTs.
+Twice the work for the same DRAM: block RAM serves local memory rather than the rings, so that less
+spills; that of A is made of LUTs. The norm is twice as fast, to keep up with the products."""
 
 NAMED: dict[str, AcceleratorConfig] = {
     config.name: config for config in (TINY, SMALL, ECP5_85K, ECP5_85K_256)

@@ -13,6 +13,7 @@ from gateformer.hw.primitives.ecp5_blocks import EBR_BITS, chunk_depths, dp16kd,
 
 _SPRAM_DEPTH = 16384
 _SPRAM_WORTHWHILE = 2048
+_LUTS_WORTHWHILE = 128
 
 
 class WordRam(Component):
@@ -28,6 +29,8 @@ class WordRam(Component):
     wide (two ports only): registered, for memories that spread over the chip. More registers stand
     in front of the blocks, behind them, and behind the choice between them, so that no path from or
     to a block holds logic.
+    luts: for RAMs whose words take many blocks. Where the family has RAM of LUTs, up to 128 words
+    with two ports are made of it, of which each block would stay empty by three quarters.
     ports=1: `address` takes the place of both addresses; a cycle whose mask is not 0 writes, and
     what it reads is undefined. The word comes straight from the blocks.
 
@@ -57,6 +60,7 @@ class WordRam(Component):
         blanked: bool = False,
         wide: bool = False,
         stallable: bool = False,
+        luts: bool = False,
         address_bits: int | None = None,
         family: Literal["generic", "ecp5", "ice40"] = "generic",
     ) -> None:
@@ -69,6 +73,7 @@ class WordRam(Component):
         self.blanked = blanked
         self.wide = wide
         self.stallable = stallable
+        self.luts = luts and family == "ecp5" and ports == 2 and depth <= _LUTS_WORTHWHILE
         self.family = family
         bits = max(address_bits or 0, ceil_log2(depth))
         addresses = ("address",) if ports == 1 else ("write_address", "read_address")
@@ -118,7 +123,7 @@ class WordRam(Component):
     def _two(self) -> Module:
         """Parts of one block shape each; the others' output is blanked behind a wide memory."""
         m = Module()
-        ecp5 = self.family == "ecp5"
+        ecp5 = self.family == "ecp5" and not self.luts
         depths = chunk_depths(self.depth) if ecp5 else [1 << ceil_log2(self.depth)]
         lows = [ceil_log2(size) for size in depths]
         tags = [sum(depths[:i]) >> low for i, low in enumerate(lows)]
@@ -262,9 +267,10 @@ class WordRam(Component):
     def _storage(self) -> Memory:
         # Collisions are excluded or their outcome is open: no logic for them (toolchain: Yosys adds
         # it to RAMs whose ports share a clock).
-        return Memory(
-            shape=8 * self.width_bytes, depth=self.depth, init=[], attrs={"no_rw_check": 1}
-        )
+        attributes: dict[str, Any] = {"no_rw_check": 1}
+        if self.luts:
+            attributes["ram_style"] = "distributed"
+        return Memory(shape=8 * self.width_bytes, depth=self.depth, init=[], attrs=attributes)
 
 
 def _register(m: Module, value: Value, name: str) -> Signal:

@@ -120,6 +120,7 @@ endmodule
         ("ecp5", 2, False, 1024, 2, DP16KD),
         ("ecp5", 2, True, 31 * 1024, 2, DP16KD),
         ("ecp5", 2, False, 1500, 6, DP16KD + PDPW16KD),
+        ("ecp5", 2, False, 100, 2, ""),
         ("ice40", 1, False, 20000, 2, SPRAM),
     ],
 )
@@ -132,7 +133,14 @@ def test_random_access(
     model: str,
     tmp_path: Path,
 ) -> None:
-    ram = WordRam(depth=depth, width_bytes=width_bytes, ports=ports, wide=wide, family=family)
+    ram = WordRam(
+        depth=depth,
+        width_bytes=width_bytes,
+        ports=ports,
+        wide=wide,
+        luts=model == "",
+        family=family,
+    )
     cells = tmp_path / "cells.v"
     cells.write_text(model)
     run_bench(
@@ -150,22 +158,36 @@ def test_random_access(
 
 
 @pytest.mark.parametrize(
-    ("family", "ports", "depth", "cell", "count"),
+    ("family", "ports", "depth", "luts", "cell", "count"),
     [
-        ("ecp5", 2, 28 * 1024, "DP16KD", 112),
-        ("ecp5", 2, 1536, "DP16KD", 4),
-        ("ecp5", 2, 1536, "PDPW16KD", 2),
-        ("ecp5", 2, 100, "PDPW16KD", 2),
-        ("ice40", 1, 16384, "SB_SPRAM256KA", 4),
+        ("ecp5", 2, 28 * 1024, False, "DP16KD", 112),
+        ("ecp5", 2, 1536, False, "DP16KD", 4),
+        ("ecp5", 2, 1536, False, "PDPW16KD", 2),
+        ("ecp5", 2, 100, False, "PDPW16KD", 2),
+        ("ecp5", 2, 129, True, "PDPW16KD", 2),
+        ("ice40", 1, 16384, False, "SB_SPRAM256KA", 4),
     ],
 )
-def test_blocks(family: str, ports: int, depth: int, cell: str, count: int, tmp_path: Path) -> None:
+def test_blocks(
+    family: str, ports: int, depth: int, luts: bool, cell: str, count: int, tmp_path: Path
+) -> None:
     """The synthesizer knows every cell, port and parameter, and the count is as planned."""
-    ram = WordRam(depth=depth, width_bytes=8, ports=ports, family=family)
+    ram = WordRam(depth=depth, width_bytes=8, ports=ports, luts=luts, family=family)
     (tmp_path / "ram.v").write_text(to_verilog(ram, name="ram"))
     commands = (
         f"read_verilog ram.v; synth_{family} -run begin:coarse -top ram; "
         f"hierarchy -check; select -assert-count {count} t:{cell}"
+    )
+    run_tool("yosys", ["-p", commands], folder=tmp_path, log="yosys.log")
+
+
+def test_a_ram_of_luts(tmp_path: Path) -> None:
+    """Of 100 words it takes seven cells of 16 for each four bits, and no block."""
+    ram = WordRam(depth=100, width_bytes=8, luts=True, family="ecp5")
+    (tmp_path / "ram.v").write_text(to_verilog(ram, name="ram"))
+    commands = (
+        "read_verilog ram.v; synth_ecp5 -run begin:map_gates -top ram; "
+        f"select -assert-count {7 * 16} t:TRELLIS_DPR16X4; select -assert-none t:*DP*16KD"
     )
     run_tool("yosys", ["-p", commands], folder=tmp_path, log="yosys.log")
 
