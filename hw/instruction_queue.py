@@ -100,11 +100,13 @@ class InstructionQueues(QueuePorts):
         delay = blame_delay(self.config)
         late, coming, resting = Signal(2 + delay), Signal(), Signal(init=1)
         filled, loaded = ports["filled_there"][1].data, ports["loaded_there"][1].data
-        moved, found, aimed = Signal(bits, reset_less=True), Signal(), Signal(2)
+        moved, aimed = Signal(bits, reset_less=True), Signal(2)
+        step, found, there = Signal(), Signal(), Signal()
         m.d.comb += [
-            begin.eq(queued & wanted & ~lookup.want),
+            begin.eq(queued & wanted & ~asked),
             # It stays there, so that `before` and `moved` settle; nothing begins any more.
-            found.eq(resting & ~begin & asked & (engine == lookup.engine)),
+            found.eq(resting & asked & there),
+            step.eq(resting & ~begin & ~found),
             look.eq(resting & aimed.all() & ~looking),
         ]
         m.d.sync += [
@@ -119,18 +121,19 @@ class InstructionQueues(QueuePorts):
             m.d.sync += reading.eq(1)
         with m.Elif(reading):
             m.d.sync += [reading.eq(~index.all()), index.eq(index + 1)]
-        with m.If(look):
-            m.d.sync += [looking.eq(1), number.eq(moved)]
-        with m.Elif(resting & ~begin & ~found):
+        with m.If(step):
             m.d.sync += [
                 visited.eq(visited + 1),
                 engine.eq(visited),
+                there.eq(lookup.want & (visited == lookup.engine)),
                 number.eq(loaded),
                 queued.eq((filled != loaded) & ~clearing),
                 wanted.eq(want.bit_select(visited, 1)),
             ]
-            with m.If(visited.all()):
-                m.d.sync += clearing.eq(0)
+        with m.If(look):
+            m.d.sync += [looking.eq(1), number.eq(moved)]
+        with m.If(visited.all()):
+            m.d.sync += clearing.eq(0)
 
         # A word is there after two cycles.
         word, last = memory.read_data, Signal(1 + delay)
@@ -162,7 +165,7 @@ class InstructionQueues(QueuePorts):
         before = Signal()
         m.d.sync += [
             before.eq(past[-1].bit_select(engine, 1)),
-            moved.eq(number + Mux(lookup.want, Cat(~before, Const(-1, bits - 1)), Const(1, bits))),
+            moved.eq(number + Mux(asked, Cat(~before, Const(-1, bits - 1)), Const(1, bits))),
         ]
         low, high = Signal(NUMBER_LOW, reset_less=True), Signal(NUMBER_HIGH, reset_less=True)
         for i, part in enumerate((low, high)):
