@@ -113,7 +113,13 @@ class Dma(Component):
         )
         acknowledges = Signal(_ACKNOWLEDGE_BITS)
         any_promised, ends = Signal(), Signal()
-        m.d.comb += ends.eq(settled & (promised == 1))
+        is_one = Signal()
+        if word_beats == 1:
+            m.d.comb += is_one.eq(promised == 1)
+        else:
+            # A cycle early: no word settles in the cycle after another, nor one just promised.
+            m.d.sync += is_one.eq((promised == 1) & ~begun)
+        m.d.comb += ends.eq(settled & is_one)
         m.d.sync += any_promised.eq(begun | (any_promised & ~ends))
 
         # The walk through external memory, in words from the window's start (`row`) and from
@@ -140,6 +146,8 @@ class Dma(Component):
             m.d.comb += [
                 local_walk.first.eq(instruction.local_address),
                 local_walk.stride.eq(instruction.local_stride),
+            ]
+            m.d.sync += [
                 bad_address.eq(self._bad(instruction.dram_address)),
                 bad_stride.eq(self._bad(instruction.dram_stride)),
             ]
@@ -158,6 +166,14 @@ class Dma(Component):
         under_way = Signal()
         m.d.sync += under_way.eq(any_promised | assembler.word.valid | acknowledges.any())
         reading, asking, read_all = Signal(), Signal(), Signal()
+        # What changes long before it is looked at.
+        nothing, last_row, aligned, beyond = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += [
+            nothing.eq(~(instruction.rows.any() & instruction.words.any())),
+            last_row.eq(row_number == instruction.rows),
+            aligned.eq(~end[low].any()),
+            beyond.eq(self.window_size[byte_bits:] < end),
+        ]
         may_read = ~promised[burst_bits + 1 :].any() & ~(
             promised[burst_bits] & promised[:burst_bits].any()
         )
@@ -170,9 +186,7 @@ class Dma(Component):
                     m.d.comb += local_walk.load.eq(1)
                     m.d.sync += operand.eq(instruction.dram_address >> byte_bits)
                 with m.If(stream.valid & ~dropping):
-                    m.next = "DONE"
-                    with m.If(instruction.rows.any() & instruction.words.any()):
-                        m.next = "START" if config.prefetch else "ADDRESS"
+                    m.next = "START" if config.prefetch else "ADDRESS"
             if not config.prefetch:
                 for state, word, following in (
                     ("ADDRESS", _DRAM_ADDRESS, "LOCAL"),
@@ -194,7 +208,9 @@ class Dma(Component):
                 m.d.comb += local_walk.start.eq(1)
                 m.d.sync += [row.eq(total), operand.eq(instruction.words)]
                 m.next = "CHECK"
-                with m.If(bad_address):
+                with m.If(nothing):
+                    m.next = "DONE"
+                with m.Elif(bad_address):
                     m.d.sync += self.error.eq(1)
                     m.next = "STOP"
             with m.State("CHECK"):
@@ -203,12 +219,12 @@ class Dma(Component):
             with m.State("LIMIT"):
                 m.d.sync += [cursor.eq(total), operand.eq(instruction.words), from_cursor.eq(1)]
                 m.next = "END"
-                with m.If(end > self.window_size[byte_bits:]):
-                    m.d.sync += self.error.eq(1)
-                    m.next = "STOP"
             with m.State("END"):
                 m.d.sync += [end.eq(total), operand.eq(burst_words)]
                 m.next = "AIM"
+                with m.If(beyond):
+                    m.d.sync += self.error.eq(1)
+                    m.next = "STOP"
             with m.State("AIM"):
                 m.d.sync += same.eq(cursor[burst_bits:] == end[burst_bits:])
                 m.next = "CUT"
@@ -217,7 +233,7 @@ class Dma(Component):
                 m.d.sync += more.eq(Mux(same, end[low], 0) + ~cursor[low])
                 with m.If(dropping):
                     m.next = "STOP"
-                with m.Elif(same & (end[low] == 0)):
+                with m.Elif(same & aligned):
                     self._turn(m, operand)
                 with m.Elif(~storing & ~promised[-1]):
                     m.d.sync += from_cursor.eq(1)
@@ -246,7 +262,7 @@ class Dma(Component):
                 m.d.sync += [row.eq(total), row_number.eq(row_number + 1)]
                 m.d.sync += operand.eq(instruction.words)
                 m.next = "CHECK"
-                with m.If(row_number == instruction.rows):
+                with m.If(last_row):
                     m.next = "DRAIN"
                 with m.Elif(bad_stride):
                     m.d.sync += self.error.eq(1)
@@ -276,11 +292,17 @@ class Dma(Component):
             assembler.word.ready.eq(self.write.request.ready),
         ]
         written = self.write.request.valid & self.write.request.ready & assembler.word_ends
+        stepped = Signal()
+        if registers and word_beats > 1:
+            # The next word comes later than in the next cycle.
+            m.d.sync += local_walk.step.eq(stepped)
+        else:
+            m.d.comb += local_walk.step.eq(stepped)
         if not self.stores:
             m.d.comb += [
                 begins.eq(offering & burst.ready),
                 settled.eq(assembled),
-                local_walk.step.eq(written),
+                stepped.eq(written),
             ]
             return m
 
@@ -303,7 +325,7 @@ class Dma(Component):
             self.dram_write.data.valid.eq(splitter.beat.valid),
             self.dram_write.data.payload.eq(splitter.beat.payload),
             splitter.beat.ready.eq(self.dram_write.data.ready),
-            local_walk.step.eq(written | word_asked),
+            stepped.eq(written | word_asked),
             begins.eq(offering & Mux(storing, self.dram_write.burst.ready, burst.ready)),
             settled.eq(assembled | split),
             self.dram_write.burst.valid.eq(offering & storing),

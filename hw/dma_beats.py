@@ -77,6 +77,7 @@ class BeatBuffer(Component):
         )
         m.submodules.ahead = ahead = Memory(shape=len(self.data), depth=_AHEAD, init=[])
         m.submodules.room = room = Credits(_AHEAD - 1, init=_AHEAD - 1)
+        m.submodules.stored = stored = Credits(self.depth)
         write, read = ahead.write_port(), ahead.read_port(domain="comb")
         filled, taken = Signal(range(_AHEAD)), Signal(range(_AHEAD))
         coming = Signal(memory.latency)
@@ -87,8 +88,10 @@ class BeatBuffer(Component):
             memory.write_address.eq(head),
             memory.write_data.eq(self.data),
             memory.read_address.eq(tail),
-            fetch.eq(room.available & (head != tail) & self.enable),
+            fetch.eq(room.available & stored.available & self.enable),
             room.take.eq(fetch),
+            stored.give.eq(self.push),
+            stored.take.eq(fetch),
             write.en.eq(coming[-1]),
             write.addr.eq(filled),
             write.data.eq(memory.read_data),

@@ -88,16 +88,16 @@ class WordAssembler(GatherPorts):
             return m
         # A word has several cycles to leave while the next one gathers: `ready` needs no path from
         # the arbiter, and the word moves on in the cycle after its last beat.
-        count = Signal(range(self.beats))
+        place = Signal(self.beats, init=1)
         gathered = Signal(len(word), reset_less=True)
         moves = Signal()
-        m.d.sync += moves.eq(self.complete & ~self.drop)
+        m.d.sync += moves.eq(self.beat.valid & last & ~full & ~self.drop)
         m.d.comb += [
-            last.eq(count.all()),
+            last.eq(place[-1]),
             self.beat.ready.eq(self.drop | ~last | ~full),
         ]
         with m.If(self.beat.valid & self.beat.ready):
-            m.d.sync += count.eq(count + 1)
+            m.d.sync += place.eq(place.rotate_left(1))
             m.d.sync += gathered.eq(Cat(gathered, self.beat.payload)[len(self.beat.payload) :])
         with m.If(moves):
             m.d.sync += [word.eq(gathered), full.eq(1)]
@@ -114,10 +114,12 @@ class WordSplitter(SplitPorts):
         connect(m, buffer.beat, flipped(self.beat))
         # Words are spaced so that each is pushed, beat by beat, before the next one comes.
         coming = Signal(local_read_latency(self.config) + self.beats)
+        filling = Signal()
         pushes = Signal(self.beats)
         m.d.sync += [
             coming.eq(Cat(self.asked, coming)),
             pushes.eq(Cat(self.word_valid, pushes)),
+            filling.eq(self.asked | coming[:-1].any()),
         ]
         if self.beats == 1:
             m.d.comb += self.pace.eq(1)
@@ -137,7 +139,7 @@ class WordSplitter(SplitPorts):
                 part = delayed
             parts.append(part)
         m.d.comb += [
-            self.filling.eq(coming.any()),
+            self.filling.eq(filling),
             buffer.data.eq(reduce(or_, parts)),
             buffer.push.eq(pushes.any()),
             buffer.enable.eq(self.enable),

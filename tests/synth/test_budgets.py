@@ -51,7 +51,7 @@ class Budget:
 BUDGETS = (
     Budget("ArrayEngine", ArrayEngine, lut_eq=3427, ff=8418, dsp=128, bram=60),
     Budget("Counters", lambda config: Counters(), lut_eq=144, ff=219),
-    Budget("Dma", Dma, lut_eq=531, ff=528, bram=1),
+    Budget("Dma", Dma, lut_eq=531, ff=570, bram=1),
     Budget("DramArbiter", DramArbiter, lut_eq=94, ff=92),
     Budget("Epilogue", Epilogue, lut_eq=1085, ff=2525, dsp=10, bram=6),
     Budget("Fetch", Fetch, lut_eq=160, ff=133, bram=1),

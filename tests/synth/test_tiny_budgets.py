@@ -28,7 +28,7 @@ from gateformer.spec.configs import TINY
     ("make", "budget"),
     [
         (ArrayEngine, {"lut4": 863, "ff": 718, "dsp": 8, "bram": 14}),
-        (Dma, {"lut4": 509, "ff": 228, "bram": 1}),
+        (Dma, {"lut4": 509, "ff": 240, "bram": 1}),
         (DramTurns, {"lut4": 68, "ff": 36}),
         (Epilogue, {"lut4": 1014, "ff": 323, "bram": 3}),
         (InstructionScheduler, {"lut4": 428, "ff": 971, "bram": 2}),
