@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Out
 
 from gateformer.hw.interfaces import instruction_layout
@@ -71,11 +71,15 @@ class EpilogueOrder(Component):
         table = Signal()
         single = Signal()
         columns = Signal(12)
+        splits = Signal()
+        sizes = Signal(len(Format))
         is_table = instruction.opcode == Opcode.ACTIVATION_TABLE
         m.d.sync += [
             table.eq(is_table),
             columns.eq(Mux(is_table, instruction.count, instruction.n)),
             single.eq(columns == 1),
+            splits.eq(instruction.addend),
+            sizes.eq(Cat(instruction.format == option for option in Format)),
         ]
 
         # Rows are counted up; what follows from those that are left is a cycle late.
@@ -91,6 +95,16 @@ class EpilogueOrder(Component):
             few.eq(_at_most(left, lanes) | table),
             exist.eq(Cat(~_at_most(left, i) & ~table for i in range(lanes))),
         ]
+
+        # Whether the next column ends a word of elements of each size: the one behind this one, or
+        # the tile's first, which is this one's column long before the tile ends.
+        word_log = (config.word_bytes - 1).bit_length()
+        next_ends, first_ends = Signal(len(Format)), Signal(len(Format), reset_less=True)
+        word_ends = Signal(len(Format))
+        places = [self.j[: word_log - option] for option in Format]
+        m.d.comb += next_ends.eq(Cat(~place[:1].any() & place[1:].all() for place in places))
+        with m.If(self.column == 0):
+            m.d.sync += first_ends.eq(Cat(place.all() for place in places))
 
         # The next column is one further, or the tile's first again, or the first of all.
         last_j = Signal()
@@ -108,9 +122,9 @@ class EpilogueOrder(Component):
             next_j.eq(self.j + Mux(back, Cat(~self.column, 1), 0).as_signed() + 1),
             next_last_j.eq(Mux(back, last_j & (self.column == 0), _two_more(columns, self.j))),
             next_last_column.eq(next_last_j | before_last),
+            word_ends.eq(Mux(back, first_ends, next_ends)),
             next_out_last.eq(
-                (next_last_j if sets == 1 else next_last_column)
-                | self._word_end(next_j, instruction.format)
+                (next_last_j if sets == 1 else next_last_column) | (word_ends & sizes).any()
             ),
         ]
         with m.If(self.start | (self.advance & self.group_last)):
@@ -126,9 +140,7 @@ class EpilogueOrder(Component):
                 last_j.eq(next_last_j),
                 self.last_column.eq(next_last_column),
                 self.out_last.eq(next_out_last),
-                self.piece_last.eq(
-                    next_out_last | (instruction.addend & self._word_end(next_j, Format.INT32))
-                ),
+                self.piece_last.eq(next_out_last | (splits & word_ends[Format.INT32])),
             ]
         again = self.last_set & ~last_j
         with m.If(self.start):
@@ -139,12 +151,6 @@ class EpilogueOrder(Component):
                 self.set.eq(Mux(self.last_set, 0, self.set + 1)),
             ]
         return m
-
-    def _word_end(self, j: Value, size: Value | Format) -> Value:
-        """Whether the column is the last of a word of elements of that size."""
-        word_log = (self.config.word_bytes - 1).bit_length()
-        ends = [j[: word_log - option].all() for option in Format]
-        return ends[size] if isinstance(size, Format) else Array(ends)[size]
 
 
 def _at_most(value: Value, limit: int) -> Value:
