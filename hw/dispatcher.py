@@ -158,7 +158,7 @@ class Dispatcher(wiring.Component):
                     m.d.sync += word[:12].eq(difference)
                 m.d.sync += [limit.eq(self._limit(m, opcode, index)), state.eq(_State.COMPARE)]
             with m.Case(_State.COMPARE):
-                m.d.sync += bad.eq((word[:12] > limit) | self._bad_mode(opcode, index, word))
+                m.d.sync += bad.eq((limit < word[:12]) | self._bad_mode(opcode, index, word))
                 m.d.sync += state.eq(_State.CHECK)
             with m.Case(_State.CHECK):
                 m.d.comb += self.illegal.eq(bad)
