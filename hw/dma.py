@@ -168,15 +168,17 @@ class Dma(Component):
         reading, asking, read_all = Signal(), Signal(), Signal()
         # What changes long before it is looked at.
         nothing, last_row, aligned, beyond = Signal(), Signal(), Signal(), Signal()
+        may_read = Signal()
+        many = promised[burst_bits + 1 :].any() | (
+            promised[burst_bits] & promised[:burst_bits].any()
+        )
         m.d.sync += [
+            may_read.eq(~many & ~acknowledges.all()),
             nothing.eq(~(instruction.rows.any() & instruction.words.any())),
             last_row.eq(row_number == instruction.rows),
             aligned.eq(~end[low].any()),
             beyond.eq(self.window_size[byte_bits:] < end),
         ]
-        may_read = ~promised[burst_bits + 1 :].any() & ~(
-            promised[burst_bits] & promised[:burst_bits].any()
-        )
 
         with m.FSM(name="state"):
             with m.State("IDLE"):
@@ -239,7 +241,7 @@ class Dma(Component):
                     m.d.sync += from_cursor.eq(1)
                     m.next = "OFFER"
                 if self.stores:
-                    with m.Elif(storing & may_read & ~acknowledges.all()):
+                    with m.Elif(storing & may_read):
                         m.d.sync += asking.eq(1)
                         m.next = "READ"
             if self.stores:

@@ -91,7 +91,7 @@ class Sequencer(wiring.Component):
                 "dma_error": In(1),
                 "progress": In(1),
                 "quiet": In(1),
-                "abort": Out(1),
+                "abort": Out(1, init=1),
                 "flush": Out(1),
             }
         )
@@ -114,7 +114,6 @@ class Sequencer(wiring.Component):
             dispatcher.enable.eq(working),
             dispatcher.length.eq(self.length),
             self.sample.eq(dispatcher.sample),
-            self.abort.eq(~working & ~self.restart),
         ]
 
         # The engine that a watchdog names; nothing changes any more when it expires.
@@ -160,7 +159,8 @@ class Sequencer(wiring.Component):
             self.lookup.engine.eq(self.engine),
             self.error_pc.eq(Mux(asked, self.lookup.pc, dispatcher.pc)),
         ]
-        m.d.sync += [self.flush.eq(0), resting.eq(0)]
+        # `abort` is a register, for those whom it stops are far.
+        m.d.sync += [self.flush.eq(0), resting.eq(0), self.abort.eq(1)]
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.next = "PREPARE"
@@ -173,16 +173,19 @@ class Sequencer(wiring.Component):
                     m.next = "FLUSH"
             with m.State("FLUSH"):
                 m.d.comb += self.running.eq(1)
+                m.d.sync += self.abort.eq(failed)
                 m.next = "RESTART"
                 with m.If(failed):
                     m.next = "DRAIN"
             with m.State("RESTART"):
                 m.d.comb += [self.running.eq(1), self.restart.eq(1)]
+                m.d.sync += self.abort.eq(failed)
                 m.next = "RUN"
                 with m.If(failed):
                     m.next = "DRAIN"
             with m.State("RUN"):
                 m.d.comb += [self.running.eq(1), working.eq(1)]
+                m.d.sync += self.abort.eq(failed | rested)
                 with m.If(at_rest & ~rested):
                     m.d.sync += resting.eq(resting + 1)
                 with m.If(failed):
