@@ -127,13 +127,7 @@ class EpilogueOrder(Component):
                 (next_last_j if sets == 1 else next_last_column) | (word_ends & sizes).any()
             ),
         ]
-        with m.If(self.start | (self.advance & self.group_last)):
-            m.d.sync += [self.j.eq(0), self.column.eq(0), last_j.eq(single)]
-            m.d.sync += self.last_column.eq(single | narrow)
-            m.d.sync += Cat(self.out_last, self.piece_last).eq(
-                (single if sets == 1 else single | narrow).replicate(2)
-            )
-        with m.Elif(self.advance):
+        with m.If(self.start | self.advance):
             m.d.sync += [
                 self.j.eq(next_j),
                 self.column.eq(Mux(self.last_column, 0, self.column + 1)),
@@ -142,6 +136,12 @@ class EpilogueOrder(Component):
                 self.out_last.eq(next_out_last),
                 self.piece_last.eq(next_out_last | (splits & word_ends[Format.INT32])),
             ]
+            with m.If(self.start | self.group_last):
+                m.d.sync += [self.j.eq(0), self.column.eq(0), last_j.eq(single)]
+                m.d.sync += self.last_column.eq(single | narrow)
+                m.d.sync += Cat(self.out_last, self.piece_last).eq(
+                    (single if sets == 1 else single | narrow).replicate(2)
+                )
         again = self.last_set & ~last_j
         with m.If(self.start):
             m.d.sync += [self.row.eq(0), self.set.eq(0)]

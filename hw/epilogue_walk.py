@@ -112,6 +112,7 @@ class EpilogueWalk(Component):
         addressed = Signal()
         visit = Signal()
         whole = Signal()
+        last = Signal()
         ends = Signal()
         m.d.comb += [
             self.running.eq(walking),
@@ -124,13 +125,16 @@ class EpilogueWalk(Component):
             ),
             order.instruction.eq(instruction),
             order.start.eq(self.start),
-            order.advance.eq(self.step & visit & whole),
-            ends.eq(order.advance & order.piece_last),
+            last.eq(visit & whole),
+            order.advance.eq(self.step & last),
+            # The piece ends with the step, if it is made.
+            ends.eq(last & order.piece_last),
         ]
-        with m.If(self.start):
-            m.d.sync += [walking.eq(1), first.eq(1)]
-        with m.Elif(self.step):
-            m.d.sync += [walking.eq(~(ends & order.last)), first.eq(ends)]
+        with m.If(self.start | self.step):
+            m.d.sync += [
+                walking.eq(self.start | ~(ends & order.last)),
+                first.eq(self.start | ends),
+            ]
         with m.If(self.step & visit):
             m.d.sync += half.eq(~whole)
 
@@ -148,7 +152,6 @@ class EpilogueWalk(Component):
         column = Signal(12, reset_less=True)
         step_lane = Signal.like(lane, reset_less=True)
         step_turn = Signal.like(turn, reset_less=True)
-        last = visit & whole
         m.d.sync += [
             self.push.eq(self.step),
             beat.visit.eq(visit),
@@ -201,19 +204,7 @@ class EpilogueWalk(Component):
             next_fresh.eq(self.start | out_last),
         ]
         alone = lanes == 1
-        with m.If(begins):
-            m.d.sync += [
-                lane.eq(0),
-                fresh.eq(next_fresh),
-                kind.addend.eq(addend),
-                kind.residual.eq(~addend & residual),
-                # Without an addend a piece is a word of output.
-                kind.out.eq(~addend & ~residual),
-                addressed.eq(
-                    alone & Mux(addend, ~residual & ~next_writes, ~residual | ~next_writes)
-                ),
-            ]
-        with m.Elif(self.step):
+        with m.If(self.start | self.step):
             m.d.sync += lane.eq(Mux(lane_last, 0, lane + 1))
             with m.If(lane_last):
                 m.d.sync += [
@@ -224,6 +215,18 @@ class EpilogueWalk(Component):
                 ]
             with m.Else():
                 m.d.sync += addressed.eq(addressed | ((lane == lanes - 2) & ~follows))
+            with m.If(begins):
+                m.d.sync += [
+                    lane.eq(0),
+                    fresh.eq(next_fresh),
+                    kind.addend.eq(addend),
+                    kind.residual.eq(~addend & residual),
+                    # Without an addend a piece is a word of output.
+                    kind.out.eq(~addend & ~residual),
+                    addressed.eq(
+                        alone & Mux(addend, ~residual & ~next_writes, ~residual | ~next_writes)
+                    ),
+                ]
         return lane
 
     def _row(self, row: Value, lane: Value) -> Value:
