@@ -90,12 +90,20 @@ class ArrayEngine(Component):
                 delayed = Signal(name=f"{name}_release_{i}")
                 m.d.sync += delayed.eq(release)
                 release = delayed
+            m.d.comb += loader.release.eq(release)
+            loaded, enable = loader.loaded, loader.write_enable
+            position, word = loader.write_position, loader.write_data
+            if pipelined(config) and name == "b":
+                # The ring of B is all over the chip: it is written a cycle later.
+                loaded = _register(m, loaded, "b_loaded")
+                enable = _register(m, enable, "b_enable")
+                position = _register(m, position, "b_position", reset_less=True)
+                word = _register(m, word, "b_word", reset_less=True)
             m.d.comb += [
-                loader.release.eq(release),
-                getattr(control, f"{name}_loaded").eq(loader.loaded),
-                ring.write_enable.eq(loader.write_enable),
-                ring.write_position.eq(loader.write_position),
-                ring.write_data.eq(loader.write_data),
+                getattr(control, f"{name}_loaded").eq(loaded),
+                ring.write_enable.eq(enable),
+                ring.write_position.eq(position),
+                ring.write_data.eq(word),
                 ring.read_position.eq(getattr(control, f"{name}_position")),
                 ring.read_step.eq(control.step),
                 getattr(array, name).eq(ring.operands),
@@ -120,3 +128,9 @@ class ArrayEngine(Component):
             self.wait_drain.eq(control.wait_drain),
         ]
         return m
+
+
+def _register(m: Module, value: Signal, name: str, *, reset_less: bool = False) -> Signal:
+    register = Signal.like(value, name=name, reset_less=reset_less)
+    m.d.sync += register.eq(value)
+    return register

@@ -166,13 +166,16 @@ class Loader(LoaderPorts):
         )
         bank = Signal(range(self.banks), name="bank_arriving", reset_less=True)
         group_ended = Signal()
+        arrived = Signal.like(self.write_data, name="arrived", reset_less=True)
+        written = Signal.like(self.write_position, name="written", reset_less=True)
+        m.d.comb += [self.write_data.eq(arrived), self.write_position.eq(written)]
         m.d.sync += [
             group_ended.eq(group_ends),
             self.write_enable.eq(
                 Cat(self.read.response_valid & (bank == i) for i in range(self.banks))
             ),
-            self.write_data.eq(self.read.response),
-            self.write_position.eq(position),
+            arrived.eq(self.read.response),
+            written.eq(position),
             self.loaded.eq(group_ended),
         ]
         with m.If(arrives):
