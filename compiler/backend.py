@@ -1,8 +1,10 @@
 """The back end: from an integer graph to a program image."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from gateformer.compiler.bands import cut_bands
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
 from gateformer.compiler.layers import Layers
@@ -52,9 +54,9 @@ def compile_layers(
     macs_of_length = graph.macs_of_length()
     graph = batch(graph, samples, config)
     observe("batch", graph)
-    graph = order_operations(cut_pieces(graph, config), config)
+    best = _fastest(cut_pieces(graph, config), config)
+    graph, plan, scheduled = best.graph, best.plan, best.schedule
     observe("order", graph)
-    plan, scheduled = _fastest(graph, config)
     observe("plan", plan)
     observe("schedule", scheduled)
     program = synchronize(config, scheduled.instructions)
@@ -64,19 +66,33 @@ def compile_layers(
     return image, Layers.of(graph.operations, scheduled.operations)
 
 
-def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> tuple[Plan, Schedule]:
-    """The memory plan and the order of loads whose program takes the fewest cycles."""
-    plans: list[Plan] = []
-    for urgency in URGENCIES:
-        plan = plan_memory(graph, config, urgency)
-        if all(plan.residency != other.residency for other in plans):
-            plans.append(plan)
-    candidates = [
-        (plan, schedule(graph, config, plan, eager=eager))
-        for plan in plans
-        for eager in (False, True)
-    ]
-    return min(candidates, key=lambda candidate: candidate[1].cycles)
+@dataclass(frozen=True)
+class _Candidate:
+    """An order of operations, where their tensors lie, and the program of that."""
+
+    graph: QuantizedGraph
+    plan: Plan
+    schedule: Schedule
+
+
+def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
+    """Of the ways to order and place a graph and to order its loads, the one whose program takes
+    the fewest cycles."""
+    bands = cut_bands(graph, config)
+    candidates: list[_Candidate] = []
+    for each in [graph] if bands is graph else [graph, bands]:
+        ordered = order_operations(each, config)
+        plans: list[Plan] = []
+        for urgency in URGENCIES:
+            plan = plan_memory(ordered, config, urgency)
+            if all(plan.residency != other.residency for other in plans):
+                plans.append(plan)
+        candidates += [
+            _Candidate(ordered, plan, schedule(ordered, config, plan, eager=eager))
+            for plan in plans
+            for eager in (False, True)
+        ]
+    return min(candidates, key=lambda candidate: candidate.schedule.cycles)
 
 
 def _image(

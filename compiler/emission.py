@@ -13,6 +13,7 @@ from gateformer.compiler.plan import Plan, codes_of
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.runtime_sizes import Sizes
 from gateformer.compiler.steps import Load, Step, Store
+from gateformer.compiler.words import Words
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.isa import Instruction, Opcode, instruction
 
@@ -60,13 +61,14 @@ class Emission:
         return self.plan.staging.stop - self.plan.floors[self.operation]
 
     @property
-    def bounds(self) -> list[range]:
+    def slots(self) -> list[int]:
+        """For each operation, the first word of those that it keeps."""
+        return [self.plan.staging.stop - kept for kept in self.kept]
+
+    @property
+    def bounds(self) -> list[Words]:
         """For each operation, the words of staging that it does not keep."""
-        top = self.plan.staging.stop
-        return [
-            range(floor, top - kept)
-            for floor, kept in zip(self.plan.floors, self.kept, strict=True)
-        ]
+        return [free.below(slots) for free, slots in zip(self.plan.free, self.slots, strict=True)]
 
     def new_step(self) -> Step:
         """A step of the current operation, to be filled in; it is the next one."""

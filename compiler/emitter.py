@@ -13,6 +13,7 @@ import numpy as np
 from gateformer.compiler.cycle_model import CycleModel
 from gateformer.compiler.staging import Staging
 from gateformer.compiler.steps import Load, Queue, Step, Store
+from gateformer.compiler.words import Words
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 from gateformer.spec.isa import Engine, Instruction
@@ -28,30 +29,29 @@ class Emitter:
     def __init__(
         self,
         config: AcceleratorConfig,
-        bounds: list[range],
-        top: int,
+        bounds: list[Words],
+        slots: list[int],
         program: list[Instruction],
         *,
         share: float,
         eager: bool,
     ) -> None:
-        """bounds: for each operation, the words through which blocks pass while it runs; between
-        these and `top` lie those that it keeps. program: where steps, loads and stores put their
+        """bounds: for each operation, the words through which blocks pass while it runs; slots: the
+        first word of those that it keeps. program: where steps, loads and stores put their
         instructions. share: how much of the staging that no step needs may hold data of later
         steps; with 0, whatever can run finds room. eager: whether loads run ahead of the work of
         any engine, not only of the array, and pass through the words that the DMA engine waits for
         the least, not through those behind the last ones."""
         self.config = config
         self.bounds = bounds
-        self.top = top
+        self.slots = slots
         self.program = program
         self.share = share
         self.eager = eager
         self.model = CycleModel(config)
         self.operations: list[int] = []
         """For each instruction, the operation that it serves."""
-        everything = range(min((b.start for b in bounds), default=0), top)
-        self.staging = Staging(everything, packed=not share)
+        self.staging = Staging(Words(()), packed=not share)
         self.b_free = config.b_depth
         self.p_free = config.p_depth * 8 // config.word_bytes
         self.pending: deque[tuple[int, int, Store]] = deque()
@@ -64,12 +64,15 @@ class Emitter:
         """Loads that are not in their ring yet."""
         self.held: dict[int, list[Load]] = {}
         """Held loads in staging, by step."""
+        self._shared: dict[tuple[int, int], Words] = {}
         self.entered = -1
         """The current operation."""
         self.kept: list[Load] = []
         """Loads in slots of the current operation."""
         self.claimed: dict[int, list[Load]] = {}
         """Loads that are in slots of later operations already."""
+        self.ahead: list[tuple[int, Load]] = []
+        """Loads of later steps that are in staging, in the order in which they came."""
 
     def run(self, steps: list[Step]) -> None:
         """Emits everything. Raises CapacityError when a load cannot find room at its own step."""
@@ -126,7 +129,7 @@ class Emitter:
         self.entered = operation
         bounds = self.bounds[operation]
         while any(
-            store.address < bounds.start or store.address + store.words > bounds.stop
+            not bounds.hold(range(store.address, store.address + store.words))
             for _, _, store in self.pending
         ):
             self._store()
@@ -153,11 +156,12 @@ class Emitter:
             address = self._place(words)
             if address is not None:
                 return address
-            if not self.pending:
+            if self.pending:
+                self._store()
+            elif not self._give_up_one():
                 self._refuse_staging(words)
-            self._store()
 
-    def _place(self, words: int, bounds: range | None = None) -> int | None:
+    def _place(self, words: int, bounds: Words | None = None) -> int | None:
         """Takes a free block of staging; within bounds, for a load that runs ahead, only one that
         the DMA engine need not wait for. None where there is none."""
         places = self.staging.places(words, bounds)
@@ -195,17 +199,39 @@ class Emitter:
     def _fetch_now(self, index: int, load: Load) -> None:
         """Fetches a load at its own step, if it has not run ahead."""
         while self._blocked(load) or not self._fetch(index, load):
-            if not self.pending:
+            if self.pending:
+                self._store()
+            elif not self._give_up_one():
                 self._refuse(load)
-            self._store()
         self.fetches[load.queue].popleft()
+
+    def _give_up_one(self) -> bool:
+        """Frees the words of the load that ran ahead the farthest; it comes again later. False
+        where there is none."""
+        self.ahead = [
+            (step, load)
+            for step, load in self.ahead
+            if step > self.done + 1 and load.fetched and not load.consumed
+        ]
+        if not self.ahead:
+            return False
+        step, load = max(reversed(self.ahead), key=lambda entry: entry[0])
+        self.ahead = [entry for entry in self.ahead if entry[1] is not load]
+        load.fetched = False
+        self.staging.free(load.address)
+        if load.held:
+            self.held[step] = [other for other in self.held[step] if other is not load]
+        self.room[self.done + 1 : step] += load.ahead
+        load.ahead = 0
+        self.fetches[load.queue].appendleft((step, load))
+        return True
 
     def _blocked(self, load: Load) -> bool:
         """Whether a store that the load must follow is not yet emitted."""
         first = self.pending[0][0] if self.pending else self.done + 1
         return load.after >= first
 
-    def _fetch(self, index: int, load: Load, bounds: range | None = None) -> bool:
+    def _fetch(self, index: int, load: Load, bounds: Words | None = None) -> bool:
         """Brings a load from DRAM to its place or to staging; False when there is no room now."""
         if load.slot is not None:
             if not self._keep(index, load, load.slot):
@@ -249,7 +275,7 @@ class Emitter:
 
     def _keep(self, index: int, load: Load, slot: int) -> bool:
         """Gives a load its slot, if nothing there is needed any more."""
-        address = self.bounds[self.steps[index].operation].stop + slot
+        address = self.slots[self.steps[index].operation] + slot
         end = address + load.staging_words
         for other in self.kept:
             overlaps = other.address < end and address < other.address + other.staging_words
@@ -310,8 +336,7 @@ class Emitter:
         if not passes and (between < load.staging_words).any():
             return False
         last = step if load.slot is not None else step + 1
-        ranges = [self.bounds[other.operation] for other in self.steps[index:last]]
-        bounds = range(max(r.start for r in ranges), min(r.stop for r in ranges))
+        bounds = self._common(self.steps[index].operation, self.steps[last - 1].operation)
         if load.slot is not None:
             return self._claim(index, step, load, bounds)
         if passes:
@@ -320,21 +345,32 @@ class Emitter:
             between -= load.staging_words
             load.ahead = load.staging_words
         if self._fetch(step, load, bounds):
+            if not load.consumed:
+                self.ahead.append((step, load))
             return True
         between += load.ahead
         load.ahead = 0
         return False
 
-    def _claim(self, index: int, step: int, load: Load, bounds: range) -> bool:
+    def _common(self, first: int, last: int) -> Words:
+        """The words of staging that all operations from the first to the last have."""
+        known = last
+        while known > first and (first, known) not in self._shared:
+            known -= 1
+        words = self._shared.get((first, known), self.bounds[first])
+        for operation in range(known + 1, last + 1):
+            words = words & self.bounds[operation]
+            self._shared[first, operation] = words
+        return words
+
+    def _claim(self, index: int, step: int, load: Load, bounds: Words) -> bool:
         """Fetches a load into the slot of an operation to come, if nobody uses its words until
         then."""
         assert load.slot is not None
         operation = self.steps[step].operation
-        others = [s.operation for s in self.steps[index:step] if s.operation != operation]
-        bounds = range(bounds.start, min(self.bounds[other].stop for other in others))
-        address = self.bounds[operation].stop + load.slot
+        address = self.slots[operation] + load.slot
         place = range(address, address + load.staging_words)
-        if place.start < bounds.start or place.stop > bounds.stop:
+        if not self._common(self.steps[index].operation, operation - 1).hold(place):
             return False
         if not self.staging.claim(place.start, len(place)):
             return False

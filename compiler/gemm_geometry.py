@@ -8,13 +8,12 @@ block, and blocks are as wide as staging holds sums of all rows; that moves less
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from gateformer.compiler.layout import Layout, words_of
 from gateformer.compiler.quantized import QGemm, QuantizedGraph
 from gateformer.compiler.residency import Residency, is_constant, row_groups
-from gateformer.compiler.timing import tile_cycles
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 
@@ -26,8 +25,6 @@ PIECE_WORDS = 512
 """Words of a piece at most: small ones fit into what other loads leave free of staging."""
 STREAM_WORDS = 16
 """Words that a part of a row of A has at least where A streams: shorter ones waste the bus."""
-LOCAL_WORD = 2
-"""Cycles in which a word of B comes from local memory while A does, too."""
 LEAST_TILES = 3
 """Tiles of B that staging holds at least."""
 
@@ -172,13 +169,13 @@ class GemmGeometry:
         return tuple(range(first, min(first + step, self.k)) for first in range(0, self.k, step))
 
     @property
-    def _unit(self) -> int:
+    def unit(self) -> int:
         """Blocks are multiples of it: whole tiles, and whole words of the output."""
         return math.lcm(self.config.cols, self.word)
 
     @property
     def _least_columns(self) -> int:
-        return min(self._unit, max(block.count for block in self.segments))
+        return min(self.unit, max(block.count for block in self.segments))
 
     def _ring_columns(self, k_words: int, parts: int) -> int:
         """Columns of a block: as many as half the B ring and half the parameter ring hold, so that
@@ -196,8 +193,8 @@ class GemmGeometry:
         for run in self.segments:
             size = run.count
             if size > limit:
-                count = -(-run.count // (limit // self._unit * self._unit))
-                size = -(-run.count // count // self._unit) * self._unit
+                count = -(-run.count // (limit // self.unit * self.unit))
+                size = -(-run.count // count // self.unit) * self.unit
             blocks += [
                 Block(run.column + at, run.row + at, min(size, run.count - at))
                 for at in range(0, run.count, size)
@@ -232,7 +229,12 @@ class GemmGeometry:
     ) -> Tiling | None:
         """The tiling with groups and blocks of at most these sizes, if it fits. It has one chunk
         where A streams."""
-        blocks = self._blocks(columns)
+        return self.tiling_of(self._blocks(columns), group, parts, room, streams=streams)
+
+    def tiling_of(
+        self, blocks: tuple[Block, ...], group: int, parts: int, room: int, *, streams: bool
+    ) -> Tiling | None:
+        """The tiling with these blocks, if it fits."""
         columns = max(block.count for block in blocks)
         spare = room - self._fixed(group, columns, parts)
         groups = self._groups(group)
@@ -304,21 +306,6 @@ class GemmGeometry:
                 if tiling is not None and (best is None or tiling.moved < best.moved):
                     best = tiling
         return best
-
-    def quick_start(self, tiling: Tiling) -> Tiling:
-        """The tiling with a first block as narrow as can be while the work on it takes as long as
-        the next block's way to the ring: for a product that finds the array idle."""
-        first, *others = tiling.blocks
-        load = self.k_words * LOCAL_WORD
-        if self.b_staged or self.b_constant:
-            load = self.k_words * self.word // self.config.bus_bytes
-        groups = sum(-(-rows // self.config.rows) for chunk in tiling.chunks for _, rows in chunk)
-        work = groups * tile_cycles(self.config, self.k) // self.config.cols
-        width = -(-first.count * load // (load + work) // self._unit) * self._unit
-        if len(tiling.parts) > 1 or len(tiling.chunks) > 1 or width >= first.count:
-            return tiling
-        rest = Block(first.column + width, first.row + width, first.count - width)
-        return replace(tiling, blocks=(Block(first.column, first.row, width), rest, *others))
 
     @cached_property
     def _stream_parts(self) -> list[int]:

@@ -6,8 +6,16 @@ from itertools import pairwise
 import numpy as np
 
 from gateformer.compiler.emission import Emission, Rows
-from gateformer.compiler.gemm_geometry import PIECE_WORDS, PIECES, Block, GemmGeometry
-from gateformer.compiler.graph import View
+from gateformer.compiler.gemm_geometry import (
+    PIECE_WORDS,
+    PIECES,
+    Block,
+    GemmGeometry,
+    Tiling,
+    group_rows,
+)
+from gateformer.compiler.gemm_start import balanced_start, narrow_start
+from gateformer.compiler.graph import Role, View
 from gateformer.compiler.layout import words_of
 from gateformer.compiler.plan import codes_of
 from gateformer.compiler.quantized import QGemm, Records
@@ -36,7 +44,9 @@ class GemmTiler:
                 f"{op.name!r}: no group of rows fits the {emission.room * self.word} bytes that "
                 f"the activations of config {self.config.name!r} leave free: raise local_kib"
             )
-        self.tiling = geometry.quick_start(tiling) if self._is_first else tiling
+        self.tiling = tiling
+        if self._is_first:
+            self.tiling = self._quick_start(tiling)
         self.out_bytes = geometry.out_layout.element_bytes
         self._pieces: dict[tuple[int, int, int], int] = {}
         """Byte addresses of pieces of a constant B, by column, part and first row."""
@@ -49,11 +59,19 @@ class GemmTiler:
 
     @property
     def _is_first(self) -> bool:
-        """Whether it is the program's first product, and what it multiplies by B is in place."""
-        s, a = self.s, self.op.a
-        products = (i for i, op in enumerate(s.graph.operations) if isinstance(op, QGemm))
-        present = not self.geometry.a_constant and s.is_resident(a) and not s.is_brought(a)
-        return present and s.operation == next(products)
+        """Whether it is the program's first product."""
+        operations = self.s.graph.operations
+        return self.s.operation == next(
+            index for index, op in enumerate(operations) if isinstance(op, QGemm)
+        )
+
+    def _quick_start(self, tiling: Tiling) -> Tiling:
+        a = self.op.a
+        if self.s.is_resident(a) and not self.s.is_brought(a):
+            return narrow_start(self.geometry, tiling)
+        if self.s.tensor(a).role is Role.INPUT:
+            return balanced_start(self.geometry, tiling, self.s.room)
+        return tiling
 
     def make(self) -> None:
         """Appends all steps to the emission's."""
@@ -142,6 +160,9 @@ class GemmTiler:
         if not self.geometry.b_constant:
             resident = self.s.residency.resident_rows(self.op.b) - block.row
             edges.add(min(max(resident, 0), block.count))
+            if self.s.written(self.op.b) >= 0:
+                # Rows come as they are made, group by group.
+                edges |= set(range(0, block.count, group_rows(self.config)))
         ordered = sorted(edges)
         return [
             self._b_load(block, index, (start, end - start), first, k_words)

@@ -14,30 +14,53 @@ from gateformer.compiler.views import views_read, views_written
 
 @dataclass(frozen=True)
 class Heir:
-    """A tensor that may lie row by row where another one lies, and the operation at which both
-    live."""
+    """A tensor that may lie row by row where another one lies, and the operations during which
+    both live."""
 
     source: str
-    operation: int
+    operations: range
 
 
 def heirs(graph: QuantizedGraph) -> dict[str, Heir]:
     """For each result that may take a place, whose."""
-    last = {view.tensor: i for i, op in enumerate(graph.operations) for view in views_read(op)}
-    first: dict[str, int] = {}
+    reads: dict[str, list[tuple[int, View]]] = {}
+    writes: dict[str, list[tuple[int, View]]] = {}
     for index, op in enumerate(graph.operations):
+        for view in views_read(op):
+            reads.setdefault(view.tensor, []).append((index, view))
         for view in views_written(op):
-            first.setdefault(view.tensor, index)
+            writes.setdefault(view.tensor, []).append((index, view))
     found: dict[str, Heir] = {}
-    for index, op in enumerate(graph.operations):
-        pair = overwritten(op)
-        if pair is None:
-            continue
-        source, target = pair
-        alone = last[source.tensor] == index and first[target.tensor] == index
-        if alone and _alike(graph, source, target):
-            found[target.tensor] = Heir(source.tensor, index)
+    sources: set[str] = set()
+    for target, written in writes.items():
+        first = written[0][0]
+        for source, read in reads.items():
+            last = read[-1][0]
+            if source == target or source in sources or last < first:
+                continue
+            if source not in writes or writes[source][-1][0] >= first:
+                continue
+            if _alike(graph, source, target) and _gives_way(graph, read, written):
+                sources.add(source)
+                found[target] = Heir(source, range(first, last + 1))
+                break
     return found
+
+
+def _gives_way(
+    graph: QuantizedGraph, read: list[tuple[int, View]], written: list[tuple[int, View]]
+) -> bool:
+    """Whether elements are written only when those at the same place are read for the last time."""
+    for start, place in written:
+        pair = overwritten(graph.operations[start])
+        for index, view in read:
+            if index < start or not _meet(view, place):
+                continue
+            if index > start or pair is None or pair != (view, place):
+                return False
+            if replace(view, tensor="") != replace(place, tensor=""):
+                return False
+    return True
 
 
 def overwritten(op: QOperation) -> tuple[View, View] | None:
@@ -52,12 +75,22 @@ def overwritten(op: QOperation) -> tuple[View, View] | None:
     return None
 
 
-def _alike(graph: QuantizedGraph, source: View, target: View) -> bool:
-    """Whether both are whole values of one shape."""
-    a, b = graph.tensors[source.tensor], graph.tensors[target.tensor]
-    whole = View("", 0, a.rows, 0, a.cols)
+def _meet(a: View, b: View) -> bool:
+    """Whether two blocks of equal matrices have elements in common."""
     return (
-        (a.rows, a.cols, a.segment, a.kind) == (b.rows, b.cols, b.segment, b.kind)
-        and a.role is b.role is Role.VALUE
-        and all(replace(view, tensor="") == whole for view in (source, target))
+        a.row < b.row + b.rows
+        and b.row < a.row + a.rows
+        and a.col < b.col + b.cols
+        and b.col < a.col + a.cols
     )
+
+
+def _alike(graph: QuantizedGraph, source: str, target: str) -> bool:
+    """Whether both are values of one shape."""
+    a, b = graph.tensors[source], graph.tensors[target]
+    return (a.rows, a.cols, a.segment, a.kind) == (
+        b.rows,
+        b.cols,
+        b.segment,
+        b.kind,
+    ) and a.role is b.role is Role.VALUE

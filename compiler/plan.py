@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from gateformer.compiler.quantized import (
     QuantizedGraph,
 )
 from gateformer.compiler.residency import Residency
+from gateformer.compiler.views import views_read, views_written
+from gateformer.compiler.words import Words
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -38,8 +41,10 @@ class Place:
 class Plan:
     """local: tensors with rows in local memory. dram: byte addresses of inputs, outputs and of the
     tensors with rows in DRAM, all in the DRAM window. constants_base: first byte behind them, in
-    DRAM or, without DRAM, in local memory. floors: for each operation, the first word of staging,
-    through which constants and rows in DRAM pass; staging: what all operations have of it."""
+    DRAM or, without DRAM, in local memory. floors: for each operation, the first word behind its
+    tensors; from there on lies the staging through which constants and rows in DRAM pass. staging:
+    what all operations have of it. free: for each operation, all words that no tensor needs then,
+    also those between tensors."""
 
     residency: Residency
     local: dict[str, Place]
@@ -47,6 +52,7 @@ class Plan:
     constants_base: int
     floors: list[int]
     staging: range
+    free: list[Words]
 
 
 def reads(op: QOperation) -> list[str]:
@@ -135,15 +141,22 @@ def _overlap(a: range, b: range) -> bool:
 def first_fit(
     spans: dict[str, range], sizes: dict[str, int], heirs: Mapping[str, Heir] | None = None
 ) -> dict[str, int]:
-    """Addresses for tensors with the given lifetimes and sizes, largest first. An heir gets the
-    place of its source where nothing else is in the way."""
+    """Addresses for tensors with the given lifetimes and sizes: first for those that are handed
+    down during most of the program, so that the rest is not parted; of others largest first. An
+    heir gets the place of its source where nothing else is in the way."""
     addresses: dict[str, int] = {}
     related: dict[str, set[str]] = {name: set() for name in sizes}
     for name, heir in (heirs or {}).items():
         if name in sizes and heir.source in sizes:
             related[name].add(heir.source)
             related[heir.source].add(name)
-    for name in sorted(sizes, key=lambda n: (-sizes[n], spans[n].start, n)):
+    end = max((span.stop for span in spans.values()), default=0)
+
+    def rank(name: str) -> tuple[bool, int, int, str]:
+        brief = 2 * len(_family_span(name, related, spans)) < end
+        return brief, -sizes[name], spans[name].start, name
+
+    for name in sorted(sizes, key=rank):
         taken = sorted(
             (addresses[other], addresses[other] + sizes[other], other)
             for other in addresses
@@ -165,6 +178,18 @@ def first_fit(
         else:
             addresses[name] = min(address for address in starts if free(address))
     return addresses
+
+
+def _family_span(name: str, related: dict[str, set[str]], spans: dict[str, range]) -> range:
+    """The operations during which a tensor or one that has its place lives."""
+    family, new = {name}, [name]
+    while new:
+        found = related[new.pop()] - family
+        family |= found
+        new += found
+    return range(
+        min(spans[other].start for other in family), max(spans[other].stop for other in family)
+    )
 
 
 def high_words(
@@ -194,6 +219,38 @@ def place_tensors(
     high = high_words(len(graph.operations), spans, sizes, addresses)
     local = {name: Place(addresses[name], layouts[name], rows[name]) for name in addresses}
     return local, high
+
+
+def free_words(
+    graph: QuantizedGraph, local: Mapping[str, Place], spans: dict[str, range], top: int
+) -> list[Words]:
+    """For each operation, the words below `top` that no tensor needs while it runs. A value's row
+    needs its words from the first operation that writes it to the last that reads it."""
+    first: dict[str, np.ndarray] = {}
+    last: dict[str, np.ndarray] = {}
+    for name in local.keys() & spans.keys():
+        tensor = graph.tensors[name]
+        whole = tensor.role is not Role.VALUE or tensor.kind == "record"
+        first[name] = np.full(tensor.rows, spans[name].start if whole else spans[name].stop)
+        last[name] = np.full(tensor.rows, spans[name].stop - 1 if whole else -1)
+    for index, op in enumerate(graph.operations):
+        for view in [*views_read(op), *views_written(op)]:
+            if view.tensor in first:
+                rows = np.s_[view.row : view.row + view.rows]
+                first[view.tensor][rows] = np.minimum(first[view.tensor][rows], index)
+                last[view.tensor][rows] = np.maximum(last[view.tensor][rows], index)
+    taken: list[list[tuple[int, int]]] = [[] for _ in graph.operations]
+    for name, starts in first.items():
+        place, ends = local[name], last[name]
+        changes = np.flatnonzero((np.diff(starts) != 0) | (np.diff(ends) != 0)) + 1
+        for row, end in pairwise([0, *changes.tolist(), len(starts)]):
+            low, high = (
+                place.address + place.layout.words_of_rows(min(edge, place.rows))
+                for edge in (row, end)
+            )
+            for index in range(starts[row], ends[row] + 1):
+                taken[index].append((low, high))
+    return [Words.outside(blocks, top) for blocks in taken]
 
 
 def place_in_dram(

@@ -16,8 +16,8 @@ from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 from gateformer.spec.isa import WORDS, Instruction, Opcode
 
-SHARES = (0.8, 0.4, 0.1)
-"""Parts of the spare staging that data of later steps may take, tried in turn."""
+SHARE = 0.8
+"""Part of the spare staging that data of later steps may take."""
 
 
 @dataclass
@@ -39,13 +39,11 @@ def schedule(
 ) -> Schedule:
     """The program of a graph, masks not yet filled in. eager: how loads run ahead, see `Emitter`.
     Raises CapacityError with the reason."""
-    for share in SHARES:
-        try:
-            return _schedule(graph, config, plan, share, eager=eager)
-        except CapacityError:
-            # What ran ahead may have left staging in pieces too small for what came after.
-            continue
-    return _schedule(graph, config, plan, 0, eager=False)
+    try:
+        return _schedule(graph, config, plan, SHARE, eager=eager)
+    except CapacityError:
+        # What passed through may have left staging in pieces too small for what came after.
+        return _schedule(graph, config, plan, 0, eager=False)
 
 
 def _schedule(
@@ -64,7 +62,7 @@ def _schedule(
         emission.operation = index
         _make_steps(emission, op)
     emitter = Emitter(
-        config, emission.bounds, plan.staging.stop, emission.program, share=share, eager=eager
+        config, emission.bounds, emission.slots, emission.program, share=share, eager=eager
     )
     emitter.run(emission.steps)
     _finish_outputs(emission)

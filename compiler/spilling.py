@@ -16,6 +16,7 @@ from gateformer.compiler.in_place import heirs
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.plan import (
     Plan,
+    free_words,
     lifetimes,
     place_in_dram,
     place_tensors,
@@ -87,6 +88,8 @@ class _Spiller:
             self._share(name, -1)
         self.lost = [0] * len(graph.operations)
         """Words of local memory that lie between places and serve nobody."""
+        self.relieved: set[int] = set()
+        """Operations for which such words were counted anew."""
         self.modesty = [0] * len(graph.operations)
         """What staging an operation gets at least. 0: a share of local memory, and all its rows of
         A from DRAM at once; 1: the share; 2: groups that keep the array busy; 3: any groups."""
@@ -121,8 +124,7 @@ class _Spiller:
 
     def moved(self, index: int) -> int:
         """Bytes that an operation moves, with the staging that is left."""
-        room = self.config.local_words - self.load[index] - self.lost[index]
-        room = max(room, self.need(index))
+        room = max(self.config.local_words - self._taken(index), self.need(index))
         key = self._key(index), room
         if key not in self._moved:
             self._moved[key] = moved_bytes(
@@ -132,7 +134,11 @@ class _Spiller:
 
     def excess(self, index: int) -> int:
         """Words by which an operation exceeds local memory."""
-        return self.load[index] + self.lost[index] + self.need(index) - self.config.local_words
+        return self._taken(index) + self.need(index) - self.config.local_words
+
+    def _taken(self, index: int) -> int:
+        """Words of local memory that tensors take, or that lie between them and serve nobody."""
+        return self.load[index] + self.lost[index]
 
     def change(self, name: str, rows: int) -> None:
         layout = self.layouts[name]
@@ -151,7 +157,8 @@ class _Spiller:
         heir = self.heirs[name]
         if name in self.rows and heir.source in self.rows:
             rows = min(self.rows[name], self.rows[heir.source])
-            self.load[heir.operation] += sign * self.layouts[name].words_of_rows(rows)
+            for operation in heir.operations:
+                self.load[operation] += sign * self.layouts[name].words_of_rows(rows)
 
     def cost(self, name: str, rows: int, affected: list[int]) -> int:
         """Bytes of traffic that a change adds."""
@@ -210,6 +217,10 @@ class _Spiller:
                 self.change(name, rows)
             elif self.modesty[index] < MOST_MODEST:
                 self.modesty[index] += 1
+            elif self.lost[index] and index not in self.relieved:
+                # They lay between tensors that have moved out since, perhaps.
+                self.relieved.add(index)
+                self.lost[index] = 0
             else:
                 self._refuse(index)
 
@@ -275,7 +286,7 @@ class _Spiller:
 
     def _refuse(self, index: int) -> None:
         config, word = self.config, self.config.word_bytes
-        need = -(-(self.load[index] + self.lost[index] + self.need(index)) * word // 1024)
+        need = -(-(self._taken(index) + self.need(index)) * word // 1024)
         tensors = self.load[index] * word // 1024
         largest = max(
             self.alive[index],
@@ -348,4 +359,5 @@ def plan_memory(graph: QuantizedGraph, config: AcceleratorConfig, urgency: int =
         # Constants and program lie behind what passes through staging: partial sums.
         top = floor + max((spiller.need(i) for i in range(len(floors))), default=0)
         base = top * config.word_bytes
-    return Plan(residency, local, dram, base, floors, range(floor, top))
+    free = free_words(graph, local, spiller.spans, top)
+    return Plan(residency, local, dram, base, floors, range(floor, top), free)

@@ -1,5 +1,7 @@
 """The words of local memory that no tensor occupies: what streams passes through them."""
 
+from gateformer.compiler.words import Words
+
 
 class Staging:
     """Allocation in program order, within bounds that move with the operations.
@@ -8,24 +10,29 @@ class Staging:
     as possible; with `packed` from the lower bound on, which leaves the fewest holes.
     """
 
-    def __init__(self, words: range, *, packed: bool) -> None:
+    def __init__(self, words: Words, *, packed: bool) -> None:
         self.bounds = words
         self.packed = packed
-        self.position = words.start
+        self.position = 0
         self.taken: dict[int, int] = {}
 
-    def gaps(self, bounds: range) -> list[tuple[int, int]]:
+    def gaps(self, bounds: Words) -> list[tuple[int, int]]:
         """Free blocks (first word, end) within bounds, ascending."""
-        low = bounds.start
+        taken = sorted(self.taken.items())
         free = []
-        for start in sorted(self.taken):
-            if start > low:
-                free.append((low, min(start, bounds.stop)))
-            low = max(low, start + self.taken[start])
-        free.append((low, bounds.stop))
+        for part in bounds.ranges:
+            low = part.start
+            for start, count in taken:
+                if start + count <= low:
+                    continue
+                if start >= part.stop:
+                    break
+                free.append((low, start))
+                low = start + count
+            free.append((low, part.stop))
         return [(a, b) for a, b in free if a < b]
 
-    def places(self, count: int, bounds: range | None = None) -> list[int]:
+    def places(self, count: int, bounds: Words | None = None) -> list[int]:
         """First words of free blocks within bounds (None: those of now), the best place first."""
         gaps = self.gaps(self.bounds if bounds is None else bounds)
         fitting = [a for a, b in gaps if b - a >= count]
@@ -49,7 +56,3 @@ class Staging:
 
     def free(self, address: int) -> None:
         del self.taken[address]
-
-    def largest_gap(self, bounds: range) -> int:
-        """Words of the largest free block within bounds."""
-        return max((b - a for a, b in self.gaps(bounds)), default=0)

@@ -42,8 +42,12 @@ def constant_words(op: QSoftmax | QNorm, word_bytes: int) -> int:
 
 
 def row_group(op: QSoftmax | QNorm, residency: Residency, room: int) -> int | None:
-    """The largest group of rows whose blocks fit staging twice; None where none does."""
-    for group in group_sizes(residency.config):
+    """The largest group of rows whose blocks fit staging twice; None where none does. A norm's rows
+    that come from DRAM come in modest groups, so that the first are there soon."""
+    sizes = group_sizes(residency.config)
+    if isinstance(op, QNorm) and residency.spilled_rows(op.source):
+        sizes = [size for size in sizes if size <= modest_group(residency.config)]
+    for group in sizes:
         if row_room(op, residency, group) <= room:
             return group
     return None

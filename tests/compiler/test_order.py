@@ -4,10 +4,10 @@ import integer_graphs
 import numpy as np
 import pytest
 
-from gateformer.compiler.in_place import heirs
+from gateformer.compiler.in_place import heirs, overwritten
 from gateformer.compiler.ordering import order_operations
 from gateformer.compiler.pieces import cut_pieces
-from gateformer.compiler.quantized import QGemm, QNorm, QSoftmax
+from gateformer.compiler.quantized import QGemm, QSoftmax
 from gateformer.compiler.views import views_read, views_written
 from gateformer.sim.golden_graph import run_quantized
 from gateformer.spec.configs import ECP5_85K, SMALL
@@ -62,16 +62,32 @@ def test_pieces_are_few_heads_and_few_live_at_once():
         assert sum(first[n] <= index <= last[n] for n in pieces) <= 6
 
 
+def block(view):
+    return np.s_[view.row : view.row + view.rows, view.col : view.col + view.cols]
+
+
 def test_a_stream_keeps_its_place():
     graph = integer_graphs.post_norm(ECP5_85K, 64, 96, 3, 32, 160, 2)
     found = heirs(graph)
+    assert len({heir.source for heir in found.values()}) == len(found)
     for name, heir in found.items():
-        op = graph.operations[heir.operation]
-        assert isinstance(op, QGemm | QNorm | QSoftmax)
-        assert heir.source in {view.tensor for view in views_read(op)}
-        assert name in {view.tensor for view in views_written(op)}
-        later = graph.operations[heir.operation + 1 :]
-        assert all(view.tensor != heir.source for o in later for view in views_read(o))
+        tensor = graph.tensors[name]
+        read = np.full((tensor.rows, tensor.cols), -1)
+        written = np.full((tensor.rows, tensor.cols), len(graph.operations))
+        for index, op in enumerate(graph.operations):
+            for view in views_read(op):
+                if view.tensor == heir.source:
+                    read[block(view)] = index
+            for view in views_written(op):
+                if view.tensor == name:
+                    written[block(view)] = np.minimum(written[block(view)], index)
+        assert heir.operations == range(written.min(), read.max() + 1)
+        # An element is written when the one in its place is read for the last time, or later.
+        assert (written >= read).all()
+        for index in np.unique(written[written == read]):
+            source, target = overwritten(graph.operations[index])
+            assert (source.tensor, target.tensor) == (heir.source, name)
+            assert block(source) == block(target)
     softmaxes = [op for op in graph.operations if isinstance(op, QSoftmax)]
     assert {op.target.tensor for op in softmaxes} <= found.keys()
     residuals = [op for op in graph.operations if isinstance(op, QGemm) and op.residual]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.bands import cut_bands
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
 from gateformer.compiler.host_model import layout_of
@@ -134,6 +135,17 @@ def test_batches_of_different_lengths(kib):
             for sample, length in enumerate(lengths):
                 rows = slice(sample * tokens, sample * tokens + length)
                 assert np.array_equal(got[name][rows], array[rows]), f"{tokens} {sample}"
+
+
+@pytest.mark.parametrize("length", [1, 32, 33, 70])
+def test_bands(length):
+    """Two bands, as a program: 70 x 256 hidden values in 32 KiB."""
+    config = ECP5_85K.replace(local_kib=32)
+    graph = cut_bands(integer_graphs.post_norm(config, 70, 64, 2, 32, 256, 2), config)
+    assert sum(op.name.startswith("b0.up") for op in graph.operations) == 2
+    got, expected = run(graph, config, seed=length, lengths=[length])
+    for name, array in expected.items():
+        assert np.array_equal(got[name][:length], array[:length])
 
 
 def test_without_dram_to_write_activations_must_fit():
