@@ -1,7 +1,8 @@
 """The back end: from an integer graph to a program image."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from gateformer.compiler.bands import cut_bands
@@ -20,7 +21,11 @@ from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Instruction
 
 URGENCIES = (1, 4)
-"""What may move to DRAM is weighed in several ways; the cycle model judges them."""
+STAGING_SHARES = (8, 12)
+"""What may move to DRAM is weighed in several ways, see `plan_memory`; the cycle model judges
+them."""
+EAGER = 2
+"""Of so many programs, the fastest, the loads are also made to run ahead eagerly."""
 
 PassObserver = Callable[[str, Any], None]
 """Called after each pass with its name and its result."""
@@ -79,20 +84,25 @@ def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
     """Of the ways to order and place a graph and to order its loads, the one whose program takes
     the fewest cycles."""
     bands = cut_bands(graph, config)
-    candidates: list[_Candidate] = []
+    found: list[_Candidate] = []
     for each in [graph] if bands is graph else [graph, bands]:
         ordered = order_operations(each, config)
         plans: list[Plan] = []
-        for urgency in URGENCIES:
-            plan = plan_memory(ordered, config, urgency)
+        for urgency, share in product(URGENCIES, STAGING_SHARES):
+            plan = plan_memory(ordered, config, urgency, share)
             if all(plan.residency != other.residency for other in plans):
                 plans.append(plan)
-        candidates += [
-            _Candidate(ordered, plan, schedule(ordered, config, plan, eager=eager))
-            for plan in plans
-            for eager in (False, True)
-        ]
-    return min(candidates, key=lambda candidate: candidate.schedule.cycles)
+        found += [_Candidate(ordered, plan, schedule(ordered, config, plan)) for plan in plans]
+    found.sort(key=_cycles)
+    found += [
+        replace(one, schedule=schedule(one.graph, config, one.plan, eager=True))
+        for one in found[:EAGER]
+    ]
+    return min(found, key=_cycles)
+
+
+def _cycles(candidate: _Candidate) -> int:
+    return candidate.schedule.cycles
 
 
 def _image(

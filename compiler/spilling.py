@@ -37,8 +37,6 @@ from gateformer.compiler.traffic import good_room, least_room, moved_bytes
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 
-STAGING_SHARE = 8
-"""Staging is this part of local memory where tensors can move out: room for loads to run ahead."""
 MOST_MODEST = 3
 
 Key = tuple[object, tuple[int, ...]]
@@ -49,6 +47,7 @@ class _Spiller:
     graph: QuantizedGraph
     config: AcceleratorConfig
     urgency: int
+    share: int
     rows: dict[str, int] = field(default_factory=dict)
     """Resident rows of every tensor that has a place in local memory."""
 
@@ -115,7 +114,7 @@ class _Spiller:
             else:
                 words = good_room(op, residency)
             if modesty < 2 and self.config.dram == "readwrite":
-                words = max(words, self.config.local_words // STAGING_SHARE)
+                words = max(words, self.config.local_words // self.share)
             self._needs[key] = words
         return self._needs[key]
 
@@ -327,14 +326,17 @@ def _signature(op: QOperation, graph: QuantizedGraph) -> object:
     return type(op), shapes, tensors, extra
 
 
-def plan_memory(graph: QuantizedGraph, config: AcceleratorConfig, urgency: int = 1) -> Plan:
+def plan_memory(
+    graph: QuantizedGraph, config: AcceleratorConfig, urgency: int = 1, share: int = 8
+) -> Plan:
     """Decides what lies in local memory, and where; the rest of local memory is staging. urgency:
-    what a byte counts that the array soon waits for.
+    what a byte counts that the array soon waits for. share: as which part of local memory staging
+    leaves room for loads to run ahead, where tensors can move out for it.
 
     Raises CapacityError when an operation does not fit even with all its tensors in DRAM, or when
     there is no DRAM to write.
     """
-    spiller = _Spiller(graph, config, urgency)
+    spiller = _Spiller(graph, config, urgency, share)
     while True:
         spiller.fit()
         if config.dram == "readwrite":
