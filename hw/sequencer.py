@@ -91,7 +91,7 @@ class Sequencer(wiring.Component):
                 "dma_error": In(1),
                 "progress": In(1),
                 "quiet": In(1),
-                "abort": Out(1, init=1),
+                "abort": Out(1),
                 "flush": Out(1),
             }
         )
@@ -159,8 +159,10 @@ class Sequencer(wiring.Component):
             self.lookup.engine.eq(self.engine),
             self.error_pc.eq(Mux(asked, self.lookup.pc, dispatcher.pc)),
         ]
-        # `abort` is a register, for those whom it stops are far.
-        m.d.sync += [self.flush.eq(0), resting.eq(0), self.abort.eq(1)]
+        # A register, for those whom it stops are far.
+        abort = Signal(init=1)
+        m.d.comb += self.abort.eq(abort)
+        m.d.sync += [self.flush.eq(0), resting.eq(0), abort.eq(1)]
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.next = "PREPARE"
@@ -173,19 +175,19 @@ class Sequencer(wiring.Component):
                     m.next = "FLUSH"
             with m.State("FLUSH"):
                 m.d.comb += self.running.eq(1)
-                m.d.sync += self.abort.eq(failed)
+                m.d.sync += abort.eq(failed)
                 m.next = "RESTART"
                 with m.If(failed):
                     m.next = "DRAIN"
             with m.State("RESTART"):
                 m.d.comb += [self.running.eq(1), self.restart.eq(1)]
-                m.d.sync += self.abort.eq(failed)
+                m.d.sync += abort.eq(failed)
                 m.next = "RUN"
                 with m.If(failed):
                     m.next = "DRAIN"
             with m.State("RUN"):
                 m.d.comb += [self.running.eq(1), working.eq(1)]
-                m.d.sync += self.abort.eq(failed | rested)
+                m.d.sync += abort.eq(failed | rested)
                 with m.If(at_rest & ~rested):
                     m.d.sync += resting.eq(resting + 1)
                 with m.If(failed):
