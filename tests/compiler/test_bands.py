@@ -88,7 +88,7 @@ def test_a_batch_is_cut_between_samples():
     [
         (ECP5_85K, 70, "the hidden values fit"),
         (TIGHT, 48, "the hidden values fit"),
-        (TIGHT.replace(local_kib=16), 70, "weights would come more often than values"),
+        (TIGHT.replace(local_kib=25), 70, "weights of three bands are more than the values"),
         (TIGHT.replace(dram="readonly"), 70, "there is no DRAM to write"),
         (SMALL.replace(local_kib=24), 1, "one row cannot be cut"),
     ],
