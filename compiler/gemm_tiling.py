@@ -1,5 +1,6 @@
 """The steps of one contraction: loads of B, records and A, and a GEMM for each group of rows."""
 
+import math
 from functools import cached_property
 from itertools import pairwise
 
@@ -161,8 +162,8 @@ class GemmTiler:
             resident = self.s.residency.resident_rows(self.op.b) - block.row
             edges.add(min(max(resident, 0), block.count))
             if self.s.written(self.op.b) >= 0:
-                # Rows come as they are made, group by group.
-                edges |= set(range(0, block.count, group_rows(self.config)))
+                # Rows come as they are made, group by group, in whole tiles.
+                edges |= set(range(0, block.count, math.lcm(group_rows(self.config), cols)))
         ordered = sorted(edges)
         return [
             self._b_load(block, index, (start, end - start), first, k_words)
