@@ -1,6 +1,7 @@
 """The back end: from an integer graph to a program image."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from gateformer.compiler.bands import cut_bands
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
+from gateformer.compiler.late_norms import put_off_norms
 from gateformer.compiler.layers import Layers
 from gateformer.compiler.ordering import order_operations
 from gateformer.compiler.pieces import cut_pieces
@@ -17,6 +19,7 @@ from gateformer.compiler.schedule import Schedule, schedule
 from gateformer.compiler.spilling import plan_memory
 from gateformer.compiler.synchronize import synchronize
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.errors import CapacityError
 from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Instruction
 
@@ -78,27 +81,47 @@ class _Candidate:
     graph: QuantizedGraph
     plan: Plan
     schedule: Schedule
+    urgency: int
+    share: int
 
 
 def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
     """Of the ways to order and place a graph and to order its loads, the one whose program takes
     the fewest cycles."""
+    found = _placed(order_operations(graph, config), config)
     bands = cut_bands(graph, config)
-    found: list[_Candidate] = []
-    for each in [graph] if bands is graph else [graph, bands]:
-        ordered = order_operations(each, config)
-        plans: list[Plan] = []
-        for urgency, share in product(URGENCIES, STAGING_SHARES):
-            plan = plan_memory(ordered, config, urgency, share)
-            if all(plan.residency != other.residency for other in plans):
-                plans.append(plan)
-        found += [_Candidate(ordered, plan, schedule(ordered, config, plan)) for plan in plans]
+    if bands is not graph:
+        with suppress(CapacityError):
+            found += _placed(order_operations(bands, config), config)
+    found.sort(key=_cycles)
+    with suppress(CapacityError):
+        found += _late(found[0], config)
     found.sort(key=_cycles)
     found += [
         replace(one, schedule=schedule(one.graph, config, one.plan, eager=True))
         for one in found[:EAGER]
     ]
     return min(found, key=_cycles)
+
+
+def _placed(graph: QuantizedGraph, config: AcceleratorConfig) -> list[_Candidate]:
+    """A graph whose operations are in order, placed in several ways."""
+    found: list[_Candidate] = []
+    for urgency, share in product(URGENCIES, STAGING_SHARES):
+        plan = plan_memory(graph, config, urgency, share)
+        if all(plan.residency != other.plan.residency for other in found):
+            program = schedule(graph, config, plan)
+            found.append(_Candidate(graph, plan, program, urgency, share))
+    return found
+
+
+def _late(one: _Candidate, config: AcceleratorConfig) -> list[_Candidate]:
+    """The same with norms put off whose results pass through DRAM, if there are any."""
+    late = put_off_norms(one.graph, one.plan.residency)
+    if not late.streams:
+        return []
+    plan = plan_memory(late.graph, config, one.urgency, one.share, late.streams)
+    return [replace(one, graph=late.graph, plan=plan, schedule=schedule(late.graph, config, plan))]
 
 
 def _cycles(candidate: _Candidate) -> int:

@@ -70,7 +70,7 @@ def cut_bands(graph: QuantizedGraph, config: AcceleratorConfig) -> QuantizedGrap
         if isinstance(op, QNorm) and edges is not None:
             inside = {edge - op.source.row for edge in edges} & set(range(op.source.rows))
             cuts = sorted({0, op.source.rows, *inside})
-            operations[index] = [_norm_band(op, a, b) for a, b in pairwise(cuts)]
+            operations[index] = [norm_band(op, a, b) for a, b in pairwise(cuts)]
     return replace(graph, tensors=tensors, operations=tuple(op for ops in operations for op in ops))
 
 
@@ -161,7 +161,9 @@ def _band(op: QGemm, start: int, end: int) -> QGemm:
     )
 
 
-def _norm_band(op: QNorm, start: int, end: int) -> QNorm:
+def norm_band(op: QNorm, start: int, end: int) -> QNorm:
+    """The rows of a norm from `start` to `end`."""
+
     def gain(one: Gain | None) -> Gain | None:
         return None if one is None else replace(one, target=_rows(one.target, start, end))
 

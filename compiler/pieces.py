@@ -106,13 +106,25 @@ def _tensor(source: QTensor, name: str, part: range, *, rows: bool) -> QTensor:
 
 
 def _piece(op: QGemm, name: str, part: range, *, rows: bool) -> QGemm:
+    if not rows:
+        piece = column_piece(op, part)
+        return replace(piece, out=replace(piece.out, tensor=name, col=0))
+    a = replace(op.a, row=op.a.row + part.start, rows=len(part))
+    out = replace(op.out, tensor=name, rows=len(part))
+    return replace(_named(op, part), a=a, out=out)
+
+
+def column_piece(op: QGemm, part: range) -> QGemm:
+    """A product with weights on the right, of which only these columns are made."""
+    b = replace(op.b, row=op.b.row + part.start, rows=len(part))
+    out = replace(op.out, col=op.out.col + part.start, cols=len(part))
+    return replace(_named(op, part), b=b, out=out)
+
+
+def _named(op: QGemm, part: range) -> QGemm:
+    """The product with a piece's name, and the records of its columns (or rows, if by row)."""
     records = op.records
     if isinstance(records, Records):
         kept = np.s_[part.start : part.stop]
         records = Records(records.bias[kept], records.multiplier[kept], records.selector[kept])
-    a, b, out = op.a, op.b, replace(op.out, tensor=name)
-    if rows:
-        a, out = replace(a, row=a.row + part.start, rows=len(part)), replace(out, rows=len(part))
-    else:
-        b, out = replace(b, row=b.row + part.start, rows=len(part)), replace(out, cols=len(part))
-    return replace(op, name=f"{op.name}/{part.start}", a=a, b=b, out=out, records=records)
+    return replace(op, name=f"{op.name}/{part.start}", records=records)

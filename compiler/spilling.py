@@ -48,6 +48,8 @@ class _Spiller:
     config: AcceleratorConfig
     urgency: int
     share: int
+    streams: frozenset[str] = frozenset()
+    """Tensors of which no row lies in local memory."""
     rows: dict[str, int] = field(default_factory=dict)
     """Resident rows of every tensor that has a place in local memory."""
 
@@ -64,6 +66,7 @@ class _Spiller:
                 # An output that nothing reads only passes through.
                 if graph.tensors[name].role is Role.OUTPUT and name not in used:
                     self.rows[name] = 0
+            self.rows |= dict.fromkeys(self.streams, 0)
         self.names = [sorted({*reads(op), *writes(op)} & set(self.rows)) for op in graph.operations]
         self.users: dict[str, list[int]] = {name: [] for name in self.spans}
         for index, names in enumerate(self.names):
@@ -261,6 +264,8 @@ class _Spiller:
         while moved:
             moved = False
             for name in self.spans:
+                if name in self.streams:
+                    continue
                 total = self.graph.tensors[name].rows
                 for rows in (total, self.more(name)):
                     if rows > self.rows[name] and self._gains(name, rows):
@@ -327,16 +332,21 @@ def _signature(op: QOperation, graph: QuantizedGraph) -> object:
 
 
 def plan_memory(
-    graph: QuantizedGraph, config: AcceleratorConfig, urgency: int = 1, share: int = 8
+    graph: QuantizedGraph,
+    config: AcceleratorConfig,
+    urgency: int = 1,
+    share: int = 8,
+    streams: frozenset[str] = frozenset(),
 ) -> Plan:
     """Decides what lies in local memory, and where; the rest of local memory is staging. urgency:
     what a byte counts that the array soon waits for. share: as which part of local memory staging
-    leaves room for loads to run ahead, where tensors can move out for it.
+    leaves room for loads to run ahead, where tensors can move out for it. streams: tensors of which
+    no row lies in local memory.
 
     Raises CapacityError when an operation does not fit even with all its tensors in DRAM, or when
     there is no DRAM to write.
     """
-    spiller = _Spiller(graph, config, urgency, share)
+    spiller = _Spiller(graph, config, urgency, share, streams)
     while True:
         spiller.fit()
         if config.dram == "readwrite":

@@ -10,7 +10,7 @@ import pytest
 from configs import ALONE, CLASSICAL, FLASH, LARGE, ONE_PORT
 from runs import run
 
-from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.backend import compile_layers, compile_quantized
 from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.examples.digits.demo import Demo
 from gateformer.sim import rtl
@@ -76,6 +76,14 @@ def test_shorter_inputs_take_less_time(config):
     if config is ONE_PORT:
         # 16 MACs: the array is the limit, not the weights.
         assert cycles[35] < 0.6 * cycles[70]
+
+
+@pytest.mark.parametrize("length", [1, 31, 56])
+def test_norms_whose_int16_result_comes_late(length):
+    graph = integer_graphs.post_norm(LARGE, 56, 77, 1, 26, 297, seed=1)
+    names = compile_layers(graph, LARGE.replace(local_kib=12))[1].names
+    assert any("/int16/row" in name for name in names)
+    run(graph, LARGE, STALLS["stalled"], local_kib=12, lengths=[length])
 
 
 def test_minilm_layer_streams_through_dram():

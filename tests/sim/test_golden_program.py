@@ -4,7 +4,7 @@ import integer_graphs
 import numpy as np
 import pytest
 
-from gateformer.compiler.backend import compile_quantized
+from gateformer.compiler.backend import compile_layers, compile_quantized
 from gateformer.compiler.bands import cut_bands
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
@@ -143,6 +143,17 @@ def test_bands(length):
     config = ECP5_85K.replace(local_kib=32)
     graph = cut_bands(integer_graphs.post_norm(config, 70, 64, 2, 32, 256, 2), config)
     assert sum(op.name.startswith("b0.up") for op in graph.operations) == 2
+    got, expected = run(graph, config, seed=length, lengths=[length])
+    for name, array in expected.items():
+        assert np.array_equal(got[name][:length], array[:length])
+
+
+@pytest.mark.parametrize("length", [1, 8, 33, 70])
+def test_late_norms(length):
+    """Norms whose int16 result comes later than their int8 one, as a program."""
+    config = SMALL.replace(local_kib=24)
+    graph = integer_graphs.post_norm(config, 70, 64, 2, 32, 256, 2)
+    assert any("/int16/row" in name for name in compile_layers(graph, config)[1].names)
     got, expected = run(graph, config, seed=length, lengths=[length])
     for name, array in expected.items():
         assert np.array_equal(got[name][:length], array[:length])
