@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
+from gateformer.compiler.attention_bands import cut_attention
 from gateformer.compiler.bands import cut_bands
 from gateformer.compiler.batching import batch
 from gateformer.compiler.graph import Role
@@ -18,15 +18,16 @@ from gateformer.compiler.quantized import QTensor, QuantizedGraph
 from gateformer.compiler.schedule import Schedule, schedule
 from gateformer.compiler.spilling import plan_memory
 from gateformer.compiler.synchronize import synchronize
+from gateformer.compiler.traffic import Weight
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Instruction
 
-URGENCIES = (1, 4)
+WEIGHTS: tuple[Weight, ...] = ("bytes", "urgency", "time")
 STAGING_SHARES = (8, 12)
-"""What may move to DRAM is weighed in several ways, see `plan_memory`; the cycle model judges
-them."""
+"""What may move to DRAM is weighed in several ways, with the first share of staging, and the best
+way with others; the cycle model judges them. See `plan_memory`."""
 EAGER = 2
 """Of so many programs, the fastest, the loads are also made to run ahead eagerly."""
 
@@ -81,7 +82,7 @@ class _Candidate:
     graph: QuantizedGraph
     plan: Plan
     schedule: Schedule
-    urgency: int
+    weight: Weight
     share: int
 
 
@@ -89,10 +90,15 @@ def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
     """Of the ways to order and place a graph and to order its loads, the one whose program takes
     the fewest cycles."""
     found = _placed(order_operations(graph, config), config)
-    bands = cut_bands(graph, config)
-    if bands is not graph:
+    for cut in (cut_attention, cut_bands):
+        bands = cut(graph, config)
+        if bands is graph:
+            continue
         with suppress(CapacityError):
-            found += _placed(order_operations(bands, config), config)
+            others = _placed(order_operations(bands, config), config)
+            if min(map(_cycles, others)) < min(map(_cycles, found)):
+                graph = bands
+            found += others
     found.sort(key=_cycles)
     with suppress(CapacityError):
         found += _late(found[0], config)
@@ -105,13 +111,27 @@ def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
 
 
 def _placed(graph: QuantizedGraph, config: AcceleratorConfig) -> list[_Candidate]:
-    """A graph whose operations are in order, placed in several ways."""
+    """A graph whose operations are in order, placed in several ways: those in which it fits."""
     found: list[_Candidate] = []
-    for urgency, share in product(URGENCIES, STAGING_SHARES):
-        plan = plan_memory(graph, config, urgency, share)
-        if all(plan.residency != other.plan.residency for other in found):
-            program = schedule(graph, config, plan)
-            found.append(_Candidate(graph, plan, program, urgency, share))
+    failures: list[CapacityError] = []
+
+    def add(weight: Weight, share: int) -> None:
+        try:
+            plan = plan_memory(graph, config, weight, share)
+            if all(plan.residency != other.plan.residency for other in found):
+                program = schedule(graph, config, plan)
+                found.append(_Candidate(graph, plan, program, weight, share))
+        except CapacityError as error:
+            failures.append(error)
+
+    first, *others = STAGING_SHARES
+    for weight in WEIGHTS:
+        add(weight, first)
+    if not found:
+        raise failures[0]
+    best = min(found, key=_cycles)
+    for share in others:
+        add(best.weight, share)
     return found
 
 
@@ -120,7 +140,7 @@ def _late(one: _Candidate, config: AcceleratorConfig) -> list[_Candidate]:
     late = put_off_norms(one.graph, one.plan.residency)
     if not late.streams:
         return []
-    plan = plan_memory(late.graph, config, one.urgency, one.share, late.streams)
+    plan = plan_memory(late.graph, config, one.weight, one.share, late.streams)
     return [replace(one, graph=late.graph, plan=plan, schedule=schedule(late.graph, config, plan))]
 
 

@@ -13,12 +13,15 @@ from itertools import pairwise
 from gateformer.compiler.gemm_geometry import group_rows
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.layout import Layout
-from gateformer.compiler.quantized import Gain, QGemm, QNorm, QOperation, QuantizedGraph
+from gateformer.compiler.quantized import Gain, QGemm, QNorm, QOperation, QTensor, QuantizedGraph
 from gateformer.compiler.views import views_read, views_written
 from gateformer.spec.config import AcceleratorConfig
 
 ROOM_SHARE = 7 / 8
 """Part of local memory that may hold values; the rest stages what comes from DRAM."""
+
+BUSY = 1.25
+"""Cycles of the array for each one of external memory, from which on weights may come again."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,12 @@ def cut_bands(graph: QuantizedGraph, config: AcceleratorConfig) -> QuantizedGrap
         hidden = tensors.pop(first.out.tensor)
         cut: list[QOperation] = []
         for start, end in pairwise(edges):
-            run = hidden.rows // hidden.samples
-            name = f"{hidden.name}/row{start}"
-            token = hidden.row_token
-            tensors[name] = replace(
-                hidden,
-                name=name,
-                rows=end - start,
-                row_token=None if token is None else token + start % run,
-                samples=max((end - start) // run, 1),
-                sample=hidden.sample + start // run,
-            )
-            inner = View(name, 0, end - start, 0, hidden.cols)
+            band = band_tensor(hidden, start, end)
+            tensors[band.name] = band
+            inner = View(band.name, 0, band.rows, 0, band.cols)
             cut += [
-                replace(_band(first, start, end), out=inner),
-                replace(_band(second, start, end), a=inner),
+                replace(gemm_band(first, start, end), out=inner),
+                replace(gemm_band(second, start, end), a=inner),
             ]
         operations[part.first], operations[part.second] = [], cut
         results[second.out.tensor] = [second.out.row + edge for edge in edges]
@@ -122,13 +116,18 @@ def _edges(
     values = sum(_bytes(graph, name, config) for name in others)
     hidden = _bytes(graph, first.out.tensor, config)
     weights = _bytes(graph, first.b.tensor, config) + _bytes(graph, second.b.tensor, config)
-    room = int(config.local_bytes * ROOM_SHARE) - values
-    if hidden <= room:
+    rows = first.out.rows
+    room = int(config.local_bytes * ROOM_SHARE)
+    if hidden + values <= room:
         return None
-    for count in range(2, 2 * hidden // weights + 2):
-        edges = _divide(graph, first.out, count, config)
+    for count in range(2, rows + 1):
+        edges = band_edges(graph, first.out, count, config)
         largest = max(b - a for a, b in pairwise(edges))
-        if hidden * largest // first.out.rows <= room:
+        if (count - 1) * weights > 2 * hidden and largest * config.bus_bytes < BUSY * config.macs:
+            return None
+        # Where the other values leave no room for a band, only their rows of the band are there.
+        beside = values if 2 * values <= room else values * largest // rows
+        if hidden * largest // rows + beside <= room:
             return edges
     return None
 
@@ -137,7 +136,9 @@ def _bytes(graph: QuantizedGraph, name: str, config: AcceleratorConfig) -> int:
     return Layout.of(graph.tensors[name], config.word_bytes).words * config.word_bytes
 
 
-def _divide(graph: QuantizedGraph, view: View, count: int, config: AcceleratorConfig) -> list[int]:
+def band_edges(
+    graph: QuantizedGraph, view: View, count: int, config: AcceleratorConfig
+) -> list[int]:
     """Edges of so many bands, as equal as whole groups of rows allow; of whole samples in a
     batch."""
     samples = graph.tensors[view.tensor].samples
@@ -146,11 +147,25 @@ def _divide(graph: QuantizedGraph, view: View, count: int, config: AcceleratorCo
     return sorted({min(units * i // count * unit, view.rows) for i in range(count + 1)})
 
 
+def band_tensor(tensor: QTensor, start: int, end: int) -> QTensor:
+    """A tensor for the rows of another one from `start` to `end`: of one sample, or whole ones."""
+    run = tensor.rows // tensor.samples
+    token = tensor.row_token
+    return replace(
+        tensor,
+        name=f"{tensor.name}/row{start}",
+        rows=end - start,
+        row_token=None if token is None else token + start % run,
+        samples=max((end - start) // run, 1),
+        sample=tensor.sample + start // run,
+    )
+
+
 def _rows(view: View, start: int, end: int) -> View:
     return replace(view, row=view.row + start, rows=end - start)
 
 
-def _band(op: QGemm, start: int, end: int) -> QGemm:
+def gemm_band(op: QGemm, start: int, end: int) -> QGemm:
     """The rows of a product from `start` to `end`."""
     return replace(
         op,

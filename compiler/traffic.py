@@ -1,12 +1,25 @@
 """What an operation needs of staging, and how much it moves from and to DRAM."""
 
+from typing import Literal
+
 from gateformer.compiler.gemm_geometry import GemmGeometry, group_sizes, modest_group
 from gateformer.compiler.graph import View
 from gateformer.compiler.in_place import overwritten
 from gateformer.compiler.layout import Layout, words_of
 from gateformer.compiler.quantized import QCopy, QGemm, QNorm, QOperation, QSoftmax, QuantizedGraph
 from gateformer.compiler.residency import Residency
+from gateformer.compiler.timing import tile_cycles
+from gateformer.spec.config import AcceleratorConfig
 
+Weight = Literal["bytes", "urgency", "time"]
+"""How a byte weighs that moves: all the same; more where the array soon waits for it; or less where
+it moves while the array computes."""
+URGENCY = 4
+"""What a byte weighs for which the array soon waits."""
+HIDDEN_PART = 5
+"""What part of a byte weighs one that moves while the array computes."""
+BUS_SHARE = 0.9
+"""Part of the bus that data keeps busy."""
 RECORD_BYTES = 8
 
 
@@ -90,10 +103,27 @@ def _room(op: QOperation, residency: Residency, group: int, *, one_chunk: bool) 
             return 2 * min(spilled, 1) * _row_words(op.target, residency)
 
 
-def moved_bytes(op: QOperation, residency: Residency, room: int, urgency: int) -> int:
-    """Bytes from and to DRAM with `room` words of staging, at least what the operation needs. Those
-    that the array soon waits for count `urgency` times: of softmax and norm, and of right operands
-    that are no weights."""
+def moving_cost(op: QOperation, residency: Residency, room: int, weight: Weight) -> int:
+    """What it costs that an operation moves bytes from and to DRAM, with `room` words of staging,
+    at least what it needs; as bytes that weigh as much."""
+    urgency = URGENCY if weight == "urgency" else 1
+    moved = _moved_bytes(op, residency, room, urgency)
+    if weight != "time":
+        return moved
+    return max(moved - _hidden_bytes(op, residency.config), 0) + moved // HIDDEN_PART
+
+
+def _hidden_bytes(op: QOperation, config: AcceleratorConfig) -> int:
+    """Bytes that move while the array computes an operation."""
+    if not isinstance(op, QGemm):
+        return 0
+    tiles = -(-op.a.rows // config.rows) * -(-op.b.rows // config.cols)
+    return int(tiles * tile_cycles(config, op.a.cols) * config.bus_bytes * BUS_SHARE)
+
+
+def _moved_bytes(op: QOperation, residency: Residency, room: int, urgency: int) -> int:
+    """Those for which the array soon waits count `urgency` times: of softmax and norm, and of right
+    operands that are no weights."""
     match op:
         case QGemm():
             return _gemm_bytes(op, residency, room, urgency)

@@ -109,9 +109,8 @@ def test_what_passes_through_dram_takes_no_local_memory():
 
 
 def test_the_compiler_takes_it_where_it_is_faster():
-    graph = integer_graphs.post_norm(CONFIG, 70, 64, 2, 32, 256, 2, seed=3)
-    layers = compile_layers(graph, CONFIG)[1]
-    assert any("/int16/row" in name for name in layers.names)
-    roomy = CONFIG.replace(local_kib=64)
-    layers = compile_layers(graph, roomy)[1]
-    assert not any("/int16/row" in name for name in layers.names)
+    tight = SMALL.replace(local_kib=16)
+    graph = integer_graphs.post_norm(tight, 50, 128, 2, 32, 256, 2, seed=3)
+    for config, late in ((tight, True), (tight.replace(local_kib=64), False)):
+        names = compile_layers(graph, config)[1].names
+        assert any("/int16/row" in name for name in names) == late

@@ -148,12 +148,23 @@ def test_bands(length):
         assert np.array_equal(got[name][:length], array[:length])
 
 
-@pytest.mark.parametrize("length", [1, 8, 33, 70])
+@pytest.mark.parametrize("length", [1, 8, 33, 50])
 def test_late_norms(length):
     """Norms whose int16 result comes later than their int8 one, as a program."""
-    config = SMALL.replace(local_kib=24)
-    graph = integer_graphs.post_norm(config, 70, 64, 2, 32, 256, 2)
+    config = SMALL.replace(local_kib=16)
+    graph = integer_graphs.post_norm(config, 50, 128, 2, 32, 256, 2)
     assert any("/int16/row" in name for name in compile_layers(graph, config)[1].names)
+    got, expected = run(graph, config, seed=length, lengths=[length])
+    for name, array in expected.items():
+        assert np.array_equal(got[name][:length], array[:length])
+
+
+@pytest.mark.parametrize("length", [1, 32, 33, 100])
+def test_attention_in_bands(length):
+    """Scores of 100 x 100 in 24 KiB, as a program."""
+    config = ECP5_85K.replace(local_kib=24)
+    graph = integer_graphs.post_norm(config, 100, 48, 2, 24, 64)
+    assert any("scores/row" in name for name in compile_layers(graph, config)[1].names)
     got, expected = run(graph, config, seed=length, lengths=[length])
     for name, array in expected.items():
         assert np.array_equal(got[name][:length], array[:length])

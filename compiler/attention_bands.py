@@ -1,0 +1,106 @@
+"""Cuts attention into bands of queries where the scores of a head take much of local memory.
+
+Scores are as many as queries times keys. In bands of queries few of them live at once: a band's
+scores are made, become probabilities and are used up before the next band's are made, from keys and
+values that stay.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from gateformer.compiler.bands import band_edges, band_tensor, gemm_band
+from gateformer.compiler.graph import View
+from gateformer.compiler.layout import Layout
+from gateformer.compiler.quantized import QGemm, QOperation, QSoftmax, QuantizedGraph
+from gateformer.compiler.views import views_read
+from gateformer.spec.config import AcceleratorConfig
+
+LARGE_SHARE = 5
+"""Scores of a head are cut that take more than such a part of local memory."""
+BAND_SHARE = 8
+"""A band's take at most such a part."""
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Scores, softmax and the product with values: places in the graph."""
+
+    scores: int
+    softmax: int
+    mix: int
+
+
+def cut_attention(graph: QuantizedGraph, config: AcceleratorConfig) -> QuantizedGraph:
+    """The same graph with such attention in bands."""
+    tensors = dict(graph.tensors)
+    operations: list[list[QOperation]] = [[op] for op in graph.operations]
+    for head in _heads(graph):
+        scores, softmax, mix = (
+            graph.operations[index] for index in (head.scores, head.softmax, head.mix)
+        )
+        assert isinstance(scores, QGemm) and isinstance(mix, QGemm)
+        assert isinstance(softmax, QSoftmax)
+        words = Layout.of(graph.tensors[scores.out.tensor], config.word_bytes).words
+        if words * LARGE_SHARE <= config.local_words:
+            continue
+        edges = band_edges(graph, scores.out, -(-words * BAND_SHARE // config.local_words), config)
+        whole = [tensors.pop(view.tensor) for view in (scores.out, mix.a)]
+        records = tensors.pop(softmax.records)
+        cut: list[QOperation] = []
+        for start, end in pairwise(edges):
+            made, used, scale = (band_tensor(t, start, end) for t in (*whole, records))
+            tensors |= {t.name: t for t in (made, used, scale)}
+            source, target = (View(t.name, 0, t.rows, 0, t.cols) for t in (made, used))
+            cut += [
+                replace(gemm_band(scores, start, end), out=source),
+                replace(
+                    softmax,
+                    name=f"{softmax.name}/row{start}",
+                    source=source,
+                    target=target,
+                    records=scale.name,
+                    bound=softmax.bound + start * softmax.causal,
+                ),
+                replace(gemm_band(mix, start, end), a=target, records=scale.name),
+            ]
+        operations[head.scores], operations[head.softmax], operations[head.mix] = [], [], cut
+    if all(len(ops) == 1 for ops in operations):
+        return graph
+    return replace(graph, tensors=tensors, operations=tuple(op for ops in operations for op in ops))
+
+
+def _heads(graph: QuantizedGraph) -> Iterator[_Head]:
+    readers: dict[str, list[int]] = {}
+    writers: dict[str, int] = {}
+    for index, op in enumerate(graph.operations):
+        for view in views_read(op):
+            readers.setdefault(view.tensor, []).append(index)
+        if isinstance(op, QGemm):
+            writers[op.out.tensor] = index
+            if isinstance(op.records, str):
+                readers.setdefault(op.records, []).append(index)
+    for index, op in enumerate(graph.operations):
+        if not isinstance(op, QSoftmax) or op.source.tensor not in writers:
+            continue
+        scores = writers[op.source.tensor]
+        reading = {*readers.get(op.target.tensor, ()), *readers.get(op.records, ())}
+        if len(reading) != 1 or readers[op.source.tensor] != [index]:
+            continue
+        (mix,) = reading
+        made, used = graph.operations[scores], graph.operations[mix]
+        if not isinstance(made, QGemm) or not isinstance(used, QGemm):
+            continue
+        if (
+            op.source == made.out == _whole(graph, made.out)
+            and op.target == used.a == _whole(graph, used.a)
+            and op.records == used.records
+            and made.residual is None
+            and not made.by_row
+        ):
+            yield _Head(scores, index, mix)
+
+
+def _whole(graph: QuantizedGraph, view: View) -> View:
+    tensor = graph.tensors[view.tensor]
+    return View(tensor.name, 0, tensor.rows, 0, tensor.cols)
