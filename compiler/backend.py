@@ -89,16 +89,24 @@ class _Candidate:
 def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
     """Of the ways to order and place a graph and to order its loads, the one whose program takes
     the fewest cycles."""
-    found = _placed(order_operations(graph, config), config)
-    for cut in (cut_attention, cut_bands):
-        bands = cut(graph, config)
-        if bands is graph:
+    found: list[_Candidate] = []
+    failures: list[CapacityError] = []
+    tried: list[QuantizedGraph] = []
+    for cut in (_whole, cut_attention, cut_bands):
+        other = cut(graph, config)
+        if any(other is one for one in tried):
             continue
-        with suppress(CapacityError):
-            others = _placed(order_operations(bands, config), config)
-            if min(map(_cycles, others)) < min(map(_cycles, found)):
-                graph = bands
-            found += others
+        tried.append(other)
+        try:
+            candidates = _placed(order_operations(other, config), config)
+        except CapacityError as error:
+            failures.append(error)
+            candidates = []
+        if not found or (candidates and _least(candidates) < _least(found)):
+            graph = other
+        found += candidates
+    if not found:
+        raise failures[0]
     found.sort(key=_cycles)
     with suppress(CapacityError):
         found += _late(found[0], config)
@@ -142,6 +150,14 @@ def _late(one: _Candidate, config: AcceleratorConfig) -> list[_Candidate]:
         return []
     plan = plan_memory(late.graph, config, one.weight, one.share, late.streams)
     return [replace(one, graph=late.graph, plan=plan, schedule=schedule(late.graph, config, plan))]
+
+
+def _whole(graph: QuantizedGraph, config: AcceleratorConfig) -> QuantizedGraph:
+    return graph
+
+
+def _least(candidates: list[_Candidate]) -> int:
+    return min(map(_cycles, candidates))
 
 
 def _cycles(candidate: _Candidate) -> int:

@@ -235,21 +235,12 @@ class GemmGeometry:
         self, blocks: tuple[Block, ...], group: int, parts: int, room: int, *, streams: bool
     ) -> Tiling | None:
         """The tiling with these blocks, if it fits."""
-        columns = max(block.count for block in blocks)
-        spare = room - self._fixed(group, columns, parts)
-        groups = self._groups(group)
-        resident = self.residency.resident_rows(self.op.a)
         once = len(blocks) == 1 or streams
-        a_words = self._part(parts) if once else self.k_words
-        partial = words_of(columns, 4, self.word) if parts > 1 else 0
-        if once and self.a_staged:
-            spare -= 2 * max(rows for _, rows in groups) * a_words
+        fixed, groups = self._demand(blocks, group, parts, once=once)
+        spare = room - fixed
         chunks: list[list[tuple[int, int]]] = []
         used, most = spare + 1, 0
-        for row, rows in groups:
-            words = rows * partial
-            if row >= resident and not once:
-                words += rows * a_words
+        for row, rows, words in groups:
             if words > spare:
                 return None
             if used + words > spare:
@@ -270,6 +261,24 @@ class GemmGeometry:
             len(blocks) > 1 and not streams,
             moved,
         )
+
+    def _demand(
+        self, blocks: tuple[Block, ...], group: int, parts: int, *, once: bool
+    ) -> tuple[int, list[tuple[int, int, int]]]:
+        """Words of staging that a tiling needs whatever its chunks are, and its groups: first row,
+        rows, and the words that each adds to its chunk. once: whether A is read only once for each
+        time that it comes."""
+        columns = max(block.count for block in blocks)
+        fixed = self._fixed(group, columns, parts)
+        groups = self._groups(group)
+        if once and self.a_staged:
+            fixed += 2 * max(rows for _, rows in groups) * self._part(parts)
+        partial = words_of(columns, 4, self.word) if parts > 1 else 0
+        resident = self.residency.resident_rows(self.op.a)
+        held = 0 if once else self.k_words
+        return fixed, [
+            (row, rows, rows * (partial + held * (row >= resident))) for row, rows in groups
+        ]
 
     def _groups(self, group: int) -> list[tuple[int, int]]:
         others = [self.op.a]
@@ -330,17 +339,10 @@ class GemmGeometry:
     def least_room(self, group: int, *, one_chunk: bool) -> int:
         """Words of staging that a tiling with groups of so many rows needs; one_chunk: with B
         coming only once."""
-        low, high = 0, 1 << 24
-        while low < high:
-            middle = (low + high) // 2
-            tiling = self._tiling(
-                group, self._least_columns, self._least_parts, middle, streams=False
-            )
-            if tiling is None or (one_chunk and len(tiling.chunks) > 1):
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        blocks = self._blocks(self._least_columns)
+        fixed, groups = self._demand(blocks, group, self._least_parts, once=len(blocks) == 1)
+        words = [words for _, _, words in groups]
+        return fixed + (sum(words) if one_chunk else max(words))
 
 
 def columns_are_cut(graph: QuantizedGraph, name: str, config: AcceleratorConfig) -> bool:

@@ -24,7 +24,7 @@ from gateformer.spec.config import AcceleratorConfig
 MOST_MODEST = 3
 """See `MemoryUse.modesty`."""
 
-Key = tuple[object, tuple[int, ...]]
+Key = tuple[int, tuple[int, ...]]
 
 
 @dataclass
@@ -82,7 +82,11 @@ class MemoryUse:
         self.modesty = [0] * len(graph.operations)
         """What staging an operation gets at least. 0: a share of local memory, and all its rows of
         A from DRAM at once; 1: the share; 2: groups that keep the array busy; 3: any groups."""
-        self._signatures = [_signature(op, graph) for op in graph.operations]
+        kinds: dict[object, int] = {}
+        self._kinds = [
+            kinds.setdefault(_signature(op, graph), len(kinds)) for op in graph.operations
+        ]
+        """Equal for operations that are alike."""
         self._needs: dict[tuple[Key, int], int] = {}
         self._moving: dict[tuple[Key, int], int] = {}
 
@@ -91,7 +95,7 @@ class MemoryUse:
 
     def _key(self, index: int) -> Key:
         """What the sizes of an operation depend on."""
-        return self._signatures[index], tuple(self.rows[name] for name in self.names[index])
+        return self._kinds[index], tuple([self.rows[name] for name in self.names[index]])
 
     def need(self, index: int) -> int:
         """Words of staging that an operation needs."""
