@@ -61,22 +61,30 @@ def _schedule(
     for index, op in enumerate(graph.operations):
         emission.operation = index
         _make_steps(emission, op)
+    _check_room(emission)
     emitter = Emitter(
         config, emission.bounds, emission.slots, emission.program, share=share, eager=eager
     )
     emitter.run(emission.steps)
     _finish_outputs(emission)
     emission.put(Opcode.HALT)
-    end = constants.base + len(constants.content) + 4 * WORDS * (len(emission.program) + 1)
+    _check_room(emission)
+    others = len(emission.program) - len(emitter.operations)
+    operations = emitter.operations + [len(graph.operations)] * others
+    return Schedule(emission.program, constants, operations, emitter.model.timeline().cycles)
+
+
+def _check_room(s: Emission) -> None:
+    """Raises CapacityError where constants and the instructions so far do not fit local memory
+    although there is no DRAM."""
+    config = s.config
+    end = s.constants.base + len(s.constants.content) + 4 * WORDS * (len(s.program) + 1)
     if config.dram == "none" and end > config.local_bytes:
         raise CapacityError(
             f"constants and program need {-(-end // 1024)} KiB of local memory with the "
             f"activations, config {config.name!r} has {config.local_kib} and no DRAM: raise "
             "local_kib or use a config with DRAM"
         )
-    others = len(emission.program) - len(emitter.operations)
-    operations = emitter.operations + [len(graph.operations)] * others
-    return Schedule(emission.program, constants, operations, emitter.model.timeline().cycles)
 
 
 def _make_steps(s: Emission, op: QOperation) -> None:
