@@ -8,6 +8,7 @@ from typing import Any
 from gateformer.compiler.attention_bands import cut_attention
 from gateformer.compiler.bands import cut_bands
 from gateformer.compiler.batching import batch
+from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.compiler.graph import Role
 from gateformer.compiler.late_norms import put_off_norms
 from gateformer.compiler.layers import Layers
@@ -30,6 +31,9 @@ STAGING_SHARES = (8, 12)
 way with others; the cycle model judges them. See `plan_memory`."""
 EAGER = 2
 """Of so many programs, the fastest, the loads are also made to run ahead eagerly."""
+FINALISTS = 3
+"""Of so many programs, the fastest as the scheduler sees them, the cycles are predicted anew with
+their semaphores: an engine then also waits for others that it need not wait for."""
 
 PassObserver = Callable[[str, Any], None]
 """Called after each pass with its name and its result."""
@@ -115,7 +119,12 @@ def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
         replace(one, schedule=schedule(one.graph, config, one.plan, eager=True))
         for one in found[:EAGER]
     ]
-    return min(found, key=_cycles)
+    finalists = sorted(found, key=_cycles)[:FINALISTS]
+    return min(finalists, key=lambda one: _predicted(one, config))
+
+
+def _predicted(candidate: _Candidate, config: AcceleratorConfig) -> int:
+    return predict_cycles(config, synchronize(config, candidate.schedule.instructions))
 
 
 def _placed(graph: QuantizedGraph, config: AcceleratorConfig) -> list[_Candidate]:
