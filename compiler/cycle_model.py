@@ -53,7 +53,7 @@ class CycleModel:
     ) -> None:
         """program: all instructions that will be issued; None where these are not known yet."""
         self.config = config
-        self.bus = DramBus(timing)
+        self.bus = DramBus(timing, turns=config.memory_ports == 1)
         engines = None if program is None else [FORMATS[i.opcode].engines for i in program]
         self.sequencer = SequencerModel(config, self.bus, engines)
         self.port = PortModel()

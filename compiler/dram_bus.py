@@ -4,10 +4,12 @@ from gateformer.spec.dram import DramTiming
 
 
 class DramBus:
-    """One memory's bus in time: bursts one after another, row misses and refreshes between them."""
+    """One memory's bus in time: bursts one after another, row misses and refreshes between them.
+    turns: whether a reading port's burst waits until the last beat of the one before has come."""
 
-    def __init__(self, timing: DramTiming) -> None:
+    def __init__(self, timing: DramTiming, *, turns: bool) -> None:
         self.timing = timing
+        self.turns = turns
         self.free = 0
         """When the burst in progress has left the bus."""
         self.accepts = 0
@@ -22,6 +24,8 @@ class DramBus:
         """Takes a burst that a reading port offers at `time`; the cycle after its last beat on the
         bus, which arrives timing.latency - 1 cycles later."""
         end = self.burst(max(time, self.accepts) + 1, address, beats)
+        if self.turns:
+            self.accepts = end + self.timing.latency
         return end
 
     def burst(self, time: int, address: int, beats: int) -> int:

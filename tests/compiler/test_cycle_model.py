@@ -1,6 +1,7 @@
 """The parts of the cycle model, and what a record of a run must satisfy."""
 
 import integer_graphs
+import pytest
 
 from gateformer.compiler.backend import compile_quantized
 from gateformer.compiler.bound import array_cycles, bound
@@ -25,7 +26,7 @@ def test_a_ring_gives_places_in_order():
 
 def test_the_bus_misses_rows_and_refreshes():
     timing = DramTiming(row_bytes=64, miss_cycles=5, refresh_every=100, refresh_cycles=7)
-    bus = DramBus(timing)
+    bus = DramBus(timing, turns=False)
     assert bus.burst(0, 0, 8) == 5 + 8 + 1
     assert bus.burst(0, 16, 8) == 14 + 8 + 1
     assert bus.burst(50, 64, 8) == 50 + 5 + 8 + 1
@@ -33,6 +34,16 @@ def test_the_bus_misses_rows_and_refreshes():
     assert bus.burst(190, 64, 8) == 190 + 5 + 8 + 1
     assert bus.burst(195, 72, 4) == 204 + 7 + 5 + 4 + 1
     assert bus.beats == 8 + 8 + 8 + 8 + 4
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_a_port_that_takes_turns_waits_for_the_last_beat(turns):
+    timing = DramTiming(row_bytes=1024, miss_cycles=0, refresh_every=1 << 20, latency=6)
+    bus = DramBus(timing, turns=turns)
+    first = bus.read(0, 0, 8)
+    assert first == 1 + 8 + 1
+    second = bus.read(0, 16, 8)
+    assert second == first + 9 + (6 + 1 if turns else 0)
 
 
 def test_a_record_holds_every_engine_of_every_instruction():

@@ -179,7 +179,7 @@ def test_without_dram_to_write_activations_must_fit():
 def test_without_dram_constants_must_fit():
     """Those that lie behind the end of local memory altogether, too."""
     config = ECP5_85K.replace(dram="none", local_kib=48, cols=8, word_bytes=16)
-    with pytest.raises(CapacityError, match="constants and program need .* no DRAM"):
+    with pytest.raises(CapacityError, match=r"constants and program need .* no DRAM"):
         compile_quantized(integer_graphs.encoder(config, 70, 64, 1, 32, 16, 1), config)
 
 
