@@ -50,6 +50,8 @@ EPILOGUE_START = 12
 SERIAL_OUTPUT = 19
 """Cycles from an output to the next in an epilogue without multipliers; what is added to these:"""
 SERIAL_INT32, SERIAL_RESIDUAL, SERIAL_ADDEND = 4, 4, 15
+SERIAL_TABLE = 9
+"""Cycles from a byte of its activation's table to the next."""
 DMA_START = 7
 """Cycles from the start of a load to its first burst."""
 DMA_BURST = 3
@@ -237,6 +239,8 @@ def table_cycles(config: AcceleratorConfig, opcode: Opcode, count: int) -> int:
     """Cycles to fill a table."""
     if config.multipliers == "serial" and opcode in vector_serial.ENTRY:
         return vector_serial.table_cycles(config, opcode, count)
+    if config.multipliers == "serial" and opcode is Opcode.ACTIVATION_TABLE:
+        return count * SERIAL_TABLE + TABLE_LATENCY[opcode]
     # An entry is a byte, but a gain's, which takes a record of eight.
     cycles = 8 // _group_bytes(config) if opcode is Opcode.NORM_GAIN else 1
     return count * cycles + TABLE_LATENCY[opcode]
