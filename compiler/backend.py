@@ -1,39 +1,20 @@
 """The back end: from an integer graph to a program image."""
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any
 
-from gateformer.compiler.attention_bands import cut_attention
-from gateformer.compiler.bands import cut_bands
 from gateformer.compiler.batching import batch
-from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.compiler.graph import Role
-from gateformer.compiler.late_norms import put_off_norms
 from gateformer.compiler.layers import Layers
-from gateformer.compiler.ordering import order_operations
 from gateformer.compiler.pieces import cut_pieces
 from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QTensor, QuantizedGraph
-from gateformer.compiler.schedule import Schedule, schedule
-from gateformer.compiler.spilling import plan_memory
+from gateformer.compiler.schedule import Schedule
+from gateformer.compiler.search import fastest
 from gateformer.compiler.synchronize import synchronize
-from gateformer.compiler.traffic import Weight
 from gateformer.spec.config import AcceleratorConfig
-from gateformer.spec.errors import CapacityError
 from gateformer.spec.image import Descriptor, ProgramImage
 from gateformer.spec.isa import Instruction
-
-WEIGHTS: tuple[Weight, ...] = ("bytes", "urgency", "time")
-STAGING_SHARES = (8, 12)
-"""What may move to DRAM is weighed in several ways, with the first share of staging, and the best
-way with others; the cycle model judges them. See `plan_memory`."""
-EAGER = 2
-"""Of so many programs, the fastest, the loads are also made to run ahead eagerly."""
-FINALISTS = 3
-"""Of so many programs, the fastest as the scheduler sees them, the cycles are predicted anew with
-their semaphores: an engine then also waits for others that it need not wait for."""
 
 PassObserver = Callable[[str, Any], None]
 """Called after each pass with its name and its result."""
@@ -67,7 +48,7 @@ def compile_layers(
     macs_of_length = graph.macs_of_length()
     graph = batch(graph, samples, config)
     observe("batch", graph)
-    best = _fastest(cut_pieces(graph, config), config)
+    best = fastest(cut_pieces(graph, config), config)
     graph, plan, scheduled = best.graph, best.plan, best.schedule
     observe("order", graph)
     observe("plan", plan)
@@ -77,100 +58,6 @@ def compile_layers(
     image = _image(graph, config, plan, scheduled, tuple(program), macs_of_length)
     observe("encode", image)
     return image, Layers.of(graph.operations, scheduled.operations)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """An order of operations, where their tensors lie, and the program of that."""
-
-    graph: QuantizedGraph
-    plan: Plan
-    schedule: Schedule
-    weight: Weight
-    share: int
-
-
-def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> _Candidate:
-    """Of the ways to order and place a graph and to order its loads, the one whose program takes
-    the fewest cycles."""
-    found: list[_Candidate] = []
-    failures: list[CapacityError] = []
-    tried: list[QuantizedGraph] = []
-    for cut in (_whole, cut_attention, cut_bands):
-        other = cut(graph, config)
-        if any(other is one for one in tried):
-            continue
-        tried.append(other)
-        try:
-            candidates = _placed(order_operations(other, config), config)
-        except CapacityError as error:
-            failures.append(error)
-            candidates = []
-        if not found or (candidates and _least(candidates) < _least(found)):
-            graph = other
-        found += candidates
-    if not found:
-        raise failures[0]
-    found.sort(key=_cycles)
-    with suppress(CapacityError):
-        found += _late(found[0], config)
-    found.sort(key=_cycles)
-    found += [
-        replace(one, schedule=schedule(one.graph, config, one.plan, eager=True))
-        for one in found[:EAGER]
-    ]
-    finalists = sorted(found, key=_cycles)[:FINALISTS]
-    return min(finalists, key=lambda one: _predicted(one, config))
-
-
-def _predicted(candidate: _Candidate, config: AcceleratorConfig) -> int:
-    return predict_cycles(config, synchronize(config, candidate.schedule.instructions))
-
-
-def _placed(graph: QuantizedGraph, config: AcceleratorConfig) -> list[_Candidate]:
-    """A graph whose operations are in order, placed in several ways: those in which it fits."""
-    found: list[_Candidate] = []
-    failures: list[CapacityError] = []
-
-    def add(weight: Weight, share: int) -> None:
-        try:
-            plan = plan_memory(graph, config, weight, share)
-            if all(plan.residency != other.plan.residency for other in found):
-                program = schedule(graph, config, plan)
-                found.append(_Candidate(graph, plan, program, weight, share))
-        except CapacityError as error:
-            failures.append(error)
-
-    first, *others = STAGING_SHARES
-    for weight in WEIGHTS:
-        add(weight, first)
-    if not found:
-        raise failures[0]
-    best = min(found, key=_cycles)
-    for share in others:
-        add(best.weight, share)
-    return found
-
-
-def _late(one: _Candidate, config: AcceleratorConfig) -> list[_Candidate]:
-    """The same with norms put off whose results pass through DRAM, if there are any."""
-    late = put_off_norms(one.graph, one.plan.residency)
-    if not late.streams:
-        return []
-    plan = plan_memory(late.graph, config, one.weight, one.share, late.streams)
-    return [replace(one, graph=late.graph, plan=plan, schedule=schedule(late.graph, config, plan))]
-
-
-def _whole(graph: QuantizedGraph, config: AcceleratorConfig) -> QuantizedGraph:
-    return graph
-
-
-def _least(candidates: list[_Candidate]) -> int:
-    return min(map(_cycles, candidates))
-
-
-def _cycles(candidate: _Candidate) -> int:
-    return candidate.schedule.cycles
 
 
 def _image(

@@ -1,0 +1,54 @@
+"""The choice among ways to make a program."""
+
+import integer_graphs
+import pytest
+
+from gateformer.compiler import search
+from gateformer.compiler.search import fastest
+from gateformer.spec.configs import ECP5_85K, SMALL
+from gateformer.spec.errors import CapacityError
+
+TIGHT = SMALL.replace(local_kib=16)
+
+
+def encoder(config, layers):
+    return integer_graphs.post_norm(config, 50, 64, 2, 32, 128, layers, seed=3)
+
+
+def test_no_way_is_faster():
+    graph = encoder(TIGHT, 1)
+    best = fastest(graph, TIGHT)
+    found = search._Search(graph, TIGHT).run()
+    assert best.cycles == min(one.cycles for one in found)
+    assert len({one.way for one in found}) == len(found) > 3
+
+
+def test_a_large_graph_is_made_in_the_way_that_is_best_for_its_first_operations(monkeypatch):
+    monkeypatch.setattr(search, "SAMPLE", 24)
+    graph = encoder(TIGHT, 4)
+    assert len(graph.operations) > 32
+    tried = []
+    made = search._scheduled
+    monkeypatch.setattr(
+        search, "_scheduled", lambda way, g, plan: tried.append(way) or made(way, g, plan)
+    )
+    best = fastest(graph, TIGHT)
+    assert tried[-1] == best.way
+    assert best.way in tried[:-1]
+    assert {op.name for op in graph.operations if "norm" not in op.name} <= {
+        op.name.split("/")[0] for op in best.graph.operations
+    }
+    least = min(one.cycles for one in search._Search(graph, TIGHT).run())
+    assert best.cycles <= 1.05 * least
+
+
+def test_what_fits_only_in_bands_is_made_in_bands():
+    """Without DRAM to write, the scores of 400 x 400 must fit local memory."""
+    config = ECP5_85K.replace(local_kib=192, dram="readonly")
+    best = fastest(integer_graphs.post_norm(config, 400, 32, 1, 32, 64), config)
+    assert [cut.__name__ for cut in best.way.cuts] == ["cut_attention"]
+
+
+def test_what_fits_in_no_way_is_refused():
+    with pytest.raises(CapacityError, match="local_kib"):
+        fastest(encoder(SMALL, 1), SMALL.replace(local_kib=8, dram="readonly"))
