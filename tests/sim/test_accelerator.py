@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import integer_graphs
@@ -17,6 +18,7 @@ from gateformer.sim import rtl
 from gateformer.sim.bench import run_bench
 from gateformer.sim.simulate import BUILD, GoldenRunner, RtlRunner, load, simulate
 from gateformer.sim.top import SimulationTop
+from gateformer.spec.dram import SDRAM
 from gateformer.spec.errors import RunError
 from gateformer.spec.image import ProgramImage
 from gateformer.spec.isa import Engine, Instruction, Opcode, instruction
@@ -221,5 +223,6 @@ def test_runtime_length(config):
             load(runner, config, image)
             assert runner.start() == golden.start()
             cycles.append(machine.cycles)
-    assert cycles == sorted(cycles)
+    # Fewer rows may leave another row of DRAM open for what comes next.
+    assert all(a <= b + SDRAM.miss_cycles for a, b in pairwise(cycles))
     assert cycles[1] < cycles[-1]
