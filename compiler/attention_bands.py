@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from gateformer.compiler.bands import band_edges, band_tensor, gemm_band
-from gateformer.compiler.graph import View
+from gateformer.compiler.graph import whole
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.quantized import QGemm, QOperation, QSoftmax, QuantizedGraph
-from gateformer.compiler.views import views_read
+from gateformer.compiler.views import reads, users, writes
 from gateformer.spec.config import AcceleratorConfig
 
 LARGE_SHARE = 5
@@ -45,13 +45,13 @@ def cut_attention(graph: QuantizedGraph, config: AcceleratorConfig) -> Quantized
         if words * LARGE_SHARE <= config.local_words:
             continue
         edges = band_edges(graph, scores.out, -(-words * BAND_SHARE // config.local_words), config)
-        whole = [tensors.pop(view.tensor) for view in (scores.out, mix.a)]
+        values = [tensors.pop(view.tensor) for view in (scores.out, mix.a)]
         records = tensors.pop(softmax.records)
         cut: list[QOperation] = []
         for start, end in pairwise(edges):
-            made, used, scale = (band_tensor(t, start, end) for t in (*whole, records))
+            made, used, scale = (band_tensor(t, start, end) for t in (*values, records))
             tensors |= {t.name: t for t in (made, used, scale)}
-            source, target = (View(t.name, 0, t.rows, 0, t.cols) for t in (made, used))
+            source, target = whole(made), whole(used)
             cut += [
                 replace(gemm_band(scores, start, end), out=source),
                 replace(
@@ -71,36 +71,22 @@ def cut_attention(graph: QuantizedGraph, config: AcceleratorConfig) -> Quantized
 
 
 def _heads(graph: QuantizedGraph) -> Iterator[_Head]:
-    readers: dict[str, list[int]] = {}
-    writers: dict[str, int] = {}
+    readers, writers = users(graph, reads), users(graph, writes)
     for index, op in enumerate(graph.operations):
-        for view in views_read(op):
-            readers.setdefault(view.tensor, []).append(index)
-        if isinstance(op, QGemm):
-            writers[op.out.tensor] = index
-            if isinstance(op.records, str):
-                readers.setdefault(op.records, []).append(index)
-    for index, op in enumerate(graph.operations):
-        if not isinstance(op, QSoftmax) or op.source.tensor not in writers:
+        if not isinstance(op, QSoftmax) or len(writers[op.source.tensor]) != 1:
             continue
-        scores = writers[op.source.tensor]
-        reading = {*readers.get(op.target.tensor, ()), *readers.get(op.records, ())}
+        reading = {*readers[op.target.tensor], *readers[op.records]}
         if len(reading) != 1 or readers[op.source.tensor] != [index]:
             continue
-        (mix,) = reading
+        (scores,), (mix,) = writers[op.source.tensor], reading
         made, used = graph.operations[scores], graph.operations[mix]
         if not isinstance(made, QGemm) or not isinstance(used, QGemm):
             continue
         if (
-            op.source == made.out == _whole(graph, made.out)
-            and op.target == used.a == _whole(graph, used.a)
+            op.source == made.out == whole(graph.tensors[made.out.tensor])
+            and op.target == used.a == whole(graph.tensors[used.a.tensor])
             and op.records == used.records
             and made.residual is None
             and not made.by_row
         ):
             yield _Head(scores, index, mix)
-
-
-def _whole(graph: QuantizedGraph, view: View) -> View:
-    tensor = graph.tensors[view.tensor]
-    return View(tensor.name, 0, tensor.rows, 0, tensor.cols)

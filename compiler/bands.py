@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from gateformer.compiler.gemm_geometry import group_rows
-from gateformer.compiler.graph import Role, View
+from gateformer.compiler.graph import Role, View, whole
 from gateformer.compiler.layout import Layout
 from gateformer.compiler.quantized import Gain, QGemm, QNorm, QOperation, QTensor, QuantizedGraph
-from gateformer.compiler.views import views_read, views_written
+from gateformer.compiler.views import reads, users, writes
 from gateformer.spec.config import AcceleratorConfig
 
 ROOM_SHARE = 7 / 8
 """Part of local memory that may hold values; the rest stages what comes from DRAM."""
 
-BUSY = 1.25
-"""Cycles of the array for each one of external memory, from which on weights may come again."""
+RIDGE_MARGIN = 1.25
+"""Cycles of the array for each one of external memory, from which on it hides that weights come
+again."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,9 @@ def cut_bands(graph: QuantizedGraph, config: AcceleratorConfig) -> QuantizedGrap
         for start, end in pairwise(edges):
             band = band_tensor(hidden, start, end)
             tensors[band.name] = band
-            inner = View(band.name, 0, band.rows, 0, band.cols)
             cut += [
-                replace(gemm_band(first, start, end), out=inner),
-                replace(gemm_band(second, start, end), a=inner),
+                replace(gemm_band(first, start, end), out=whole(band)),
+                replace(gemm_band(second, start, end), a=whole(band)),
             ]
         operations[part.first], operations[part.second] = [], cut
         results[second.out.tensor] = [second.out.row + edge for edge in edges]
@@ -75,36 +75,29 @@ def _product(graph: QuantizedGraph, index: int) -> QGemm:
 
 
 def _feed_forwards(graph: QuantizedGraph) -> Iterator[_FeedForward]:
-    readers: dict[str, list[int]] = {}
-    writers: dict[str, list[int]] = {}
-    for index, op in enumerate(graph.operations):
-        for view in views_read(op):
-            readers.setdefault(view.tensor, []).append(index)
-        for view in views_written(op):
-            writers.setdefault(view.tensor, []).append(index)
+    readers, writers = users(graph, reads), users(graph, writes)
     for index, op in enumerate(graph.operations):
         if not isinstance(op, QGemm) or not _weighted(graph, op):
             continue
         name = op.out.tensor
-        if writers[name] != [index] or len(readers.get(name, [])) != 1:
+        if writers[name] != [index] or len(readers[name]) != 1:
             continue
         second = graph.operations[readers[name][0]]
         tensor = graph.tensors[name]
-        whole = View(name, 0, tensor.rows, 0, tensor.cols)
         if (
             isinstance(second, QGemm)
             and _weighted(graph, second)
             and tensor.role is Role.VALUE
             and op.residual is None
-            and op.out == second.a == whole
+            and op.out == second.a == whole(tensor)
         ):
             yield _FeedForward(index, readers[name][0])
 
 
 def _weighted(graph: QuantizedGraph, op: QGemm) -> bool:
     """Whether a product's right operand alone is weights."""
-    left, right = (graph.tensors[view.tensor].role is Role.CONSTANT for view in (op.a, op.b))
-    return right and not left and not op.by_row and not isinstance(op.records, str)
+    plain = not op.by_row and not isinstance(op.records, str)
+    return plain and graph.weight_side(op) == "right"
 
 
 def _edges(
@@ -123,7 +116,8 @@ def _edges(
     for count in range(2, rows + 1):
         edges = band_edges(graph, first.out, count, config)
         largest = max(b - a for a, b in pairwise(edges))
-        if (count - 1) * weights > 2 * hidden and largest * config.bus_bytes < BUSY * config.macs:
+        hides = largest * config.bus_bytes >= RIDGE_MARGIN * config.macs
+        if (count - 1) * weights > 2 * hidden and not hides:
             return None
         # Where the other values leave no room for a band, only their rows of the band are there.
         beside = values if 2 * values <= room else values * largest // rows

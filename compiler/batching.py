@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import groupby
 
 from gateformer.compiler.graph import Role, View
-from gateformer.compiler.plan import reads, writes
 from gateformer.compiler.quantized import (
     QGemm,
     QNorm,
@@ -21,7 +20,7 @@ from gateformer.compiler.quantized import (
     QTensor,
     QuantizedGraph,
 )
-from gateformer.compiler.views import map_views
+from gateformer.compiler.views import map_views, reads, writes
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import ConfigError
 
@@ -120,8 +119,8 @@ class _Batch:
                 aside = op.out.tensor in self._aside and op.b.tensor not in self._aside
                 return dense and whole and aside and self._stackable([op.b])
             case QNorm():
-                gains = [gain.target for gain in (op.int8, op.int16) if gain is not None]
-                return self._stackable([op.source, *gains])
+                targets = [gain.target for gain in op.gains]
+                return self._stackable([op.source, *targets])
         return False
 
     def _stackable(self, views: list[View]) -> bool:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from gateformer.compiler.layout import Layout, words_of
 from gateformer.compiler.quantized import QGemm, QuantizedGraph
-from gateformer.compiler.residency import Residency, is_constant, row_groups
+from gateformer.compiler.residency import Residency, row_groups
 from gateformer.spec.config import SIZE_LIMIT, AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 
@@ -88,8 +88,8 @@ class GemmGeometry:
         self.op, self.graph, self.residency = op, graph, residency
         self.config = config = residency.config
         self.word = config.word_bytes
-        self.a_constant = is_constant(graph, op.a)
-        self.b_constant = is_constant(graph, op.b)
+        self.a_constant = graph.is_constant(op.a)
+        self.b_constant = graph.is_constant(op.b)
         self.a_layout = Layout.of(graph.tensors[op.a.tensor], self.word)
         self.b_layout = Layout.of(graph.tensors[op.b.tensor], self.word)
         self.out_layout = Layout.of(graph.tensors[op.out.tensor], self.word)

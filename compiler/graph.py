@@ -8,6 +8,7 @@ columns; a view of columns is one whole segment or all of them.
 
 import enum
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -55,7 +56,19 @@ class View:
     cols: int
 
 
-def whole(tensor: Tensor) -> View:
+class Matrix(Protocol):
+    """A tensor of this graph or of the integer graph."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
+
+
+def whole(tensor: Matrix) -> View:
+    """All of a tensor."""
     return View(tensor.name, 0, tensor.rows, 0, tensor.cols)
 
 
@@ -78,6 +91,10 @@ class Gemm:
     residual: View | None = None
     nodes: tuple[str, ...] = field(default=(), compare=False)
     """The nodes of the model that it computes, the product first."""
+
+    @property
+    def macs(self) -> int:
+        return self.a.rows * self.b.rows * self.a.cols
 
 
 @dataclass(frozen=True)
@@ -160,6 +177,4 @@ class Graph:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the model's own products, without any padding."""
-        return sum(
-            op.a.rows * op.b.rows * op.a.cols for op in self.operations if isinstance(op, Gemm)
-        )
+        return sum(op.macs for op in self.operations if isinstance(op, Gemm))

@@ -245,7 +245,7 @@ def _add_costs(graph: Graph, model: ImportedModel, reports: Mapping[str, NodeRep
         width = (out.tensor in form.narrow) + 2 * (out.tensor in form.wide)
         report.activation_bytes += out.rows * out.cols * width
         if isinstance(op, Gemm):
-            report.macs += op.a.rows * op.b.rows * op.a.cols
+            report.macs += op.macs
             weights = form.weights(op)
             if weights is not None:
                 report.weight_bytes += weights.rows * (weights.cols + RECORD_BYTES)

@@ -13,11 +13,11 @@ from itertools import accumulate
 
 from gateformer.compiler.bands import norm_band
 from gateformer.compiler.gemm_geometry import modest_group
-from gateformer.compiler.graph import Role, View
+from gateformer.compiler.graph import Role, whole
 from gateformer.compiler.pieces import column_piece
 from gateformer.compiler.quantized import QGemm, QNorm, QOperation, QuantizedGraph
 from gateformer.compiler.residency import Residency
-from gateformer.compiler.views import views_read
+from gateformer.compiler.views import reads, users
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -79,9 +79,8 @@ def _put_off(graph: QuantizedGraph, norm: QNorm, config: AcceleratorConfig) -> Q
 def _first_reader(graph: QuantizedGraph, norm: QNorm) -> int:
     """The first operation that reads a norm's int16 result."""
     assert norm.int16 is not None
-    name = norm.int16.target.tensor
-    reads = [any(view.tensor == name for view in views_read(op)) for op in graph.operations]
-    return reads.index(True) if any(reads) else len(reads)
+    readers = users(graph, reads)[norm.int16.target.tensor]
+    return min(readers, default=len(graph.operations))
 
 
 def _bands(norm: QNorm, rows: int) -> list[QNorm]:
@@ -91,7 +90,7 @@ def _bands(norm: QNorm, rows: int) -> list[QNorm]:
 
 
 def _macs(op: QOperation) -> int:
-    return op.a.rows * op.b.rows * op.a.cols if isinstance(op, QGemm) else 0
+    return op.macs if isinstance(op, QGemm) else 0
 
 
 def _piece_width(graph: QuantizedGraph, op: QOperation, share: float, unit: int) -> int | None:
@@ -101,11 +100,9 @@ def _piece_width(graph: QuantizedGraph, op: QOperation, share: float, unit: int)
     if not isinstance(op, QGemm) or most < 2 or op.residual is not None:
         return None
     out = graph.tensors[op.out.tensor]
-    whole = View(out.name, 0, out.rows, 0, out.cols)
-    right, left = (graph.tensors[view.tensor].role is Role.CONSTANT for view in (op.b, op.a))
-    if left or not right or op.by_row or out.role is not Role.VALUE or op.out != whole:
+    if graph.weight_side(op) != "right" or op.by_row or out.role is not Role.VALUE:
         return None
-    if out.segment != out.cols or out.cols % unit:
+    if op.out != whole(out) or out.segment != out.cols or out.cols % unit:
         return None
     units = out.cols // unit
     count = max(count for count in range(1, most + 1) if units % count == 0)

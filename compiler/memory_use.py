@@ -7,18 +7,11 @@ from gateformer.compiler.gemm_geometry import group_rows
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.in_place import heirs
 from gateformer.compiler.layout import Layout
-from gateformer.compiler.plan import lifetimes, reads, writes
-from gateformer.compiler.quantized import (
-    QCopy,
-    QGemm,
-    QNorm,
-    QOperation,
-    QSoftmax,
-    QTensor,
-    QuantizedGraph,
-)
+from gateformer.compiler.plan import lifetimes
+from gateformer.compiler.quantized import QGemm, QNorm, QOperation, QTensor, QuantizedGraph
 from gateformer.compiler.residency import Residency
-from gateformer.compiler.traffic import Weight, good_room, least_room, moving_cost
+from gateformer.compiler.traffic import Metric, good_room, least_room, moving_cost
+from gateformer.compiler.views import reads, views_read, views_written, writes
 from gateformer.spec.config import AcceleratorConfig
 
 MOST_MODEST = 3
@@ -33,7 +26,7 @@ class MemoryUse:
 
     graph: QuantizedGraph
     config: AcceleratorConfig
-    weight: Weight
+    metric: Metric
     share: int
     streams: frozenset[str] = frozenset()
     """Tensors of which no row lies in local memory."""
@@ -121,7 +114,7 @@ class MemoryUse:
         key = self._key(index), room
         if key not in self._moving:
             self._moving[key] = moving_cost(
-                self.graph.operations[index], self._view(), room, self.weight
+                self.graph.operations[index], self._view(), room, self.metric
             )
         return self._moving[key]
 
@@ -213,19 +206,14 @@ class MemoryUse:
 
 def _signature(op: QOperation, graph: QuantizedGraph) -> object:
     """Equal for operations whose needs are equal when equally many rows are resident."""
-    views: list[View] = []
-    extra: tuple[object, ...] = ()
     names = sorted({*reads(op), *writes(op)})
+    views = [*views_read(op), *views_written(op)]
+    extra: tuple[object, ...] = ()
     match op:
         case QGemm():
-            views = [op.a, op.b, op.out, *([] if op.residual is None else [op.residual])]
             table = 0 if op.activation is None else op.activation.nbytes
             extra = (op.by_row, op.residual is None, isinstance(op.records, str), table)
-        case QSoftmax() | QCopy():
-            views = [op.source, op.target]
         case QNorm():
-            gains = [gain for gain in (op.int8, op.int16) if gain is not None]
-            views = [op.source, *(gain.target for gain in gains)]
             extra = (op.int8 is None, op.int16 is None)
     shapes = tuple(
         (names.index(v.tensor), v.row, v.rows, v.col % graph.tensors[v.tensor].segment, v.cols)

@@ -10,7 +10,7 @@ waits for a softmax, a norm or the epilogue.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from gateformer.compiler.graph import Role, View
+from gateformer.compiler.graph import View
 from gateformer.compiler.layout import words_of
 from gateformer.compiler.quantized import QCopy, QGemm, QNorm, QOperation, QSoftmax, QuantizedGraph
 from gateformer.compiler.timing import (
@@ -114,10 +114,7 @@ class _Orderer:
         return any(view.tensor == v.tensor for v in views_written(self.operations[index]))
 
     def _weighted(self, op: QOperation) -> bool:
-        tensors = self.graph.tensors
-        return isinstance(op, QGemm) and any(
-            tensors[view.tensor].role is Role.CONSTANT for view in (op.a, op.b)
-        )
+        return isinstance(op, QGemm) and any(map(self.graph.is_constant, (op.a, op.b)))
 
     # ------------------------------------------------------------------------------- engines
 

@@ -57,8 +57,7 @@ def _(graph: QuantizedGraph) -> Iterator[str]:
             case QSoftmax():
                 yield f"softmax  {_view(op.source)} -> {_view(op.target)}, {op.records}"
             case QNorm():
-                gains = [gain for gain in (op.int8, op.int16) if gain is not None]
-                targets = (f"{_view(g.target)} {kinds[g.target.tensor]}" for g in gains)
+                targets = (f"{_view(g.target)} {kinds[g.target.tensor]}" for g in op.gains)
                 yield f"norm     {_view(op.source)} -> {', '.join(targets)}"
             case QCopy():
                 yield f"copy     {_view(op.source)} -> {_view(op.target)}"

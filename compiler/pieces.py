@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gateformer.compiler.graph import Role, View
+from gateformer.compiler.graph import Role, View, whole
 from gateformer.compiler.quantized import (
     ChannelMap,
     QGemm,
@@ -52,7 +52,7 @@ def cut_pieces(graph: QuantizedGraph, config: AcceleratorConfig) -> QuantizedGra
             operations.append(moved)
             continue
         source = tensors.pop(moved.out.tensor)
-        rows = graph.tensors[moved.a.tensor].role is Role.CONSTANT
+        rows = graph.is_constant(moved.a)
         if rows:
             by_row.add(source.name)
         pieces = cut[source.name] = []
@@ -69,10 +69,11 @@ def _edges(graph: QuantizedGraph, op: QOperation, width: float) -> list[int]:
     operand, with both ends; nothing where it stays whole."""
     if not isinstance(op, QGemm) or op.residual is not None or isinstance(op.records, str):
         return []
-    left, right = (graph.tensors[view.tensor].role is Role.CONSTANT for view in (op.a, op.b))
-    tensor = graph.tensors[op.out.tensor]
-    whole = View(tensor.name, 0, tensor.rows, 0, tensor.cols)
-    if left == right or left != op.by_row or tensor.role is not Role.VALUE or op.out != whole:
+    side, tensor = graph.weight_side(op), graph.tensors[op.out.tensor]
+    left = side == "left"
+    if side is None or left != op.by_row or tensor.role is not Role.VALUE:
+        return []
+    if op.out != whole(tensor):
         return []
     reads = [view for other in graph.operations for view in views_read(other)]
     parts = sorted(

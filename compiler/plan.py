@@ -12,14 +12,11 @@ from gateformer.compiler.layout import Layout
 from gateformer.compiler.quantized import (
     QCopy,
     QGemm,
-    QNorm,
-    QOperation,
-    QSoftmax,
     QTensor,
     QuantizedGraph,
 )
 from gateformer.compiler.residency import Residency
-from gateformer.compiler.views import views_read, views_written
+from gateformer.compiler.views import reads, views_read, views_written, writes
 from gateformer.compiler.words import Words
 from gateformer.spec.config import AcceleratorConfig
 
@@ -53,32 +50,6 @@ class Plan:
     floors: list[int]
     staging: range
     free: list[Words]
-
-
-def reads(op: QOperation) -> list[str]:
-    """Names of the tensors an operation reads, scale records included."""
-    match op:
-        case QGemm():
-            names = [op.a.tensor, op.b.tensor]
-            if op.residual is not None:
-                names.append(op.residual.tensor)
-            if isinstance(op.records, str):
-                names.append(op.records)
-            return names
-        case QSoftmax() | QNorm() | QCopy():
-            return [op.source.tensor]
-
-
-def writes(op: QOperation) -> list[str]:
-    match op:
-        case QGemm():
-            return [op.out.tensor]
-        case QSoftmax():
-            return [op.target.tensor, op.records]
-        case QNorm():
-            return [gain.target.tensor for gain in (op.int8, op.int16) if gain is not None]
-        case QCopy():
-            return [op.target.tensor]
 
 
 def loaded_tensors(graph: QuantizedGraph) -> dict[str, np.ndarray]:

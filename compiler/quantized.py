@@ -81,6 +81,10 @@ class QGemm:
     activation: np.ndarray | None = field(default=None, compare=False, repr=False)
     residual: View | None = None
 
+    @property
+    def macs(self) -> int:
+        return self.a.rows * self.b.rows * self.a.cols
+
 
 @dataclass(frozen=True)
 class QSoftmax:
@@ -119,6 +123,10 @@ class QNorm:
     int8: Gain | None
     int16: Gain | None
 
+    @property
+    def gains(self) -> list[Gain]:
+        return [gain for gain in (self.int8, self.int16) if gain is not None]
+
 
 @dataclass(frozen=True)
 class QCopy:
@@ -146,9 +154,17 @@ class QuantizedGraph:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the model's own products, without any padding."""
-        return sum(
-            op.a.rows * op.b.rows * op.a.cols for op in self.operations if isinstance(op, QGemm)
-        )
+        return sum(op.macs for op in self.operations if isinstance(op, QGemm))
+
+    def is_constant(self, view: View) -> bool:
+        return self.tensors[view.tensor].role is Role.CONSTANT
+
+    def weight_side(self, op: QGemm) -> Literal["left", "right"] | None:
+        """Which operand of a product is weights; None where both or neither are."""
+        left, right = self.is_constant(op.a), self.is_constant(op.b)
+        if left == right:
+            return None
+        return "left" if left else "right"
 
     def macs_of_length(self) -> tuple[int, int, int]:
         """(c0, c1, c2): with `length` tokens c0 + c1 * length + c2 * length**2 of `macs` remain,

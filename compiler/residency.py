@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gateformer.compiler.graph import Role, View
+from gateformer.compiler.graph import View
 from gateformer.compiler.quantized import QuantizedGraph
 from gateformer.spec.config import AcceleratorConfig
 
@@ -52,7 +52,3 @@ def row_groups(
         for start, end in pairwise(edges)
         for row in range(start, end, group)
     ]
-
-
-def is_constant(graph: QuantizedGraph, view: View) -> bool:
-    return graph.tensors[view.tensor].role is Role.CONSTANT

@@ -1,8 +1,9 @@
-"""The choice among the ways to order, place and schedule a graph, by the cycle model."""
+"""The choice among the strategies to order, place and schedule a graph, by the cycle model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateformer.compiler.attention_bands import cut_attention
 from gateformer.compiler.bands import cut_bands
@@ -12,31 +13,32 @@ from gateformer.compiler.plan import Plan
 from gateformer.compiler.quantized import QuantizedGraph
 from gateformer.compiler.schedule import Schedule, schedule
 from gateformer.compiler.spilling import plan_memory
-from gateformer.compiler.traffic import Weight
+from gateformer.compiler.traffic import Metric
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 
 Cut = Callable[[QuantizedGraph, AcceleratorConfig], QuantizedGraph]
 
-WEIGHTS: tuple[Weight, ...] = ("bytes", "urgency", "time")
+METRICS: tuple[Metric, ...] = ("bytes", "urgency", "time")
 STAGING_SHARES = (8, 12)
-"""What may move to DRAM is weighed in several ways, with the first share of staging, and the best
-way with others. See `plan_memory`."""
+"""What may move to DRAM is decided by several metrics, with the first share of staging, and by the
+best one with others. See `plan_memory`."""
 EAGER = 2
 """Of so many programs, the fastest, the loads are also made to run ahead eagerly."""
 SAMPLE = 150
-"""So many operations of a graph for each sample of its batch, the first, are tried in all ways:
-layers are alike."""
+"""Of a large graph only the first operations are tried with all strategies, so many for each sample
+of its batch: layers are alike."""
 LARGEST_SAMPLE = 600
+"""Never more than so many: what a try costs grows with them, whatever the batch is."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a program is made. cuts: what is cut into bands; weight, share: of `plan_memory`; late:
+class Strategy:
+    """How a program is made. cuts: what is cut into bands; metric, share: of `plan_memory`; late:
     whether norms whose results pass through DRAM are put off; eager: how loads run ahead."""
 
     cuts: tuple[Cut, ...] = ()
-    weight: Weight = WEIGHTS[0]
+    metric: Metric = METRICS[0]
     share: int = STAGING_SHARES[0]
     late: bool = False
     eager: bool = False
@@ -46,7 +48,7 @@ class Way:
 class Candidate:
     """An order of operations, where their tensors lie, and the program of that."""
 
-    way: Way
+    strategy: Strategy
     graph: QuantizedGraph
     plan: Plan
     schedule: Schedule
@@ -57,35 +59,50 @@ class Candidate:
 
 
 def fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> Candidate:
-    """Of all ways the one whose program takes the fewest cycles; of a large graph, one of those
-    that take the fewest for its first operations. Raises CapacityError where it fits in none."""
+    """Of all strategies' programs the one that takes the fewest cycles; of a large graph, that of
+    the strategy that takes the fewest for its first operations. Raises CapacityError where it fits
+    in none."""
     count = min(SAMPLE * graph.samples, LARGEST_SAMPLE)
     if len(graph.operations) <= count * 4 // 3:
         return _Search(graph, config).run()[0]
     sample = replace(graph, operations=graph.operations[:count])
     for found in _Search(sample, config).run():
         with suppress(CapacityError):
-            return _scheduled(found.way, *_placed(found.way, graph, config))
+            return _made(found.strategy, graph, config)
     return _Search(graph, config).run()[0]
 
 
+def _made(strategy: Strategy, graph: QuantizedGraph, config: AcceleratorConfig) -> Candidate:
+    graph, plan = _placed(strategy, graph, config)
+    if strategy.late:
+        graph, plan = _put_off(strategy, graph, plan)
+    return _scheduled(strategy, graph, plan)
+
+
 def _placed(
-    way: Way, graph: QuantizedGraph, config: AcceleratorConfig
+    strategy: Strategy, graph: QuantizedGraph, config: AcceleratorConfig
 ) -> tuple[QuantizedGraph, Plan]:
-    for cut in way.cuts:
+    """The graph in order, without late norms, and where its tensors lie."""
+    for cut in strategy.cuts:
         graph = cut(graph, config)
     graph = order_operations(graph, config)
-    plan = plan_memory(graph, config, way.weight, way.share)
-    if way.late:
-        late = put_off_norms(graph, plan.residency)
-        graph = late.graph
-        plan = plan_memory(graph, config, way.weight, way.share, late.streams)
-    return graph, plan
+    return graph, plan_memory(graph, config, strategy.metric, strategy.share)
 
 
-def _scheduled(way: Way, graph: QuantizedGraph, plan: Plan) -> Candidate:
-    program = schedule(graph, plan.residency.config, plan, eager=way.eager)
-    return Candidate(way, graph, plan, program)
+def _put_off(strategy: Strategy, graph: QuantizedGraph, plan: Plan) -> tuple[QuantizedGraph, Plan]:
+    """The same with late norms; the same graph where there are none."""
+    late = put_off_norms(graph, plan.residency)
+    if not late.streams:
+        return graph, plan
+    config = plan.residency.config
+    return late.graph, plan_memory(
+        late.graph, config, strategy.metric, strategy.share, late.streams
+    )
+
+
+def _scheduled(strategy: Strategy, graph: QuantizedGraph, plan: Plan) -> Candidate:
+    program = schedule(graph, plan.residency.config, plan, eager=strategy.eager)
+    return Candidate(strategy, graph, plan, program)
 
 
 class _Search:
@@ -102,54 +119,58 @@ class _Search:
         """All that fit, the fastest first. Raises CapacityError where there is none."""
         cuts: tuple[Cut, ...] = ()
         graph = self.graph
-        self._place(cuts)
+        self._try_places(cuts)
         for cut in (cut_attention, cut_bands):
             other = cut(graph, self.config)
             if other is graph:
                 continue
             before = min(self.found, key=_cycles, default=None)
-            self._place((*cuts, cut))
+            self._try_places((*cuts, cut))
             if before is None or min(self.found, key=_cycles) is not before:
                 graph, cuts = other, (*cuts, cut)
         if not self.found:
             raise self.failures[0]
-        for change in (self._late, self._eager):
-            for way in list(change()):
-                self._add(way)
+        best = min(self.found, key=_cycles)
+        self._try(partial(self._late, best))
+        for one in sorted(self.found, key=_cycles)[:EAGER]:
+            eager = replace(one.strategy, eager=True)
+            self._try(partial(_scheduled, eager, one.graph, one.plan))
         return sorted(self.found, key=_cycles)
 
-    def _place(self, cuts: tuple[Cut, ...]) -> None:
+    def _try_places(self, cuts: tuple[Cut, ...]) -> None:
         """Tries what may move to DRAM."""
-        tried = [self._add(Way(cuts, weight)) for weight in WEIGHTS]
+        tried = [self._try_place(Strategy(cuts, metric)) for metric in METRICS]
         best = min((one for one in tried if one is not None), key=_cycles, default=None)
         if best is not None:
             for share in STAGING_SHARES[1:]:
-                self._add(replace(best.way, share=share))
+                self._try_place(replace(best.strategy, share=share))
 
-    def _late(self) -> Iterator[Way]:
-        best = min(self.found, key=_cycles)
-        if put_off_norms(best.graph, best.plan.residency).streams:
-            yield replace(best.way, late=True)
+    def _try_place(self, strategy: Strategy) -> Candidate | None:
+        return self._try(partial(self._place, strategy))
 
-    def _eager(self) -> Iterator[Way]:
-        for one in sorted(self.found, key=_cycles)[:EAGER]:
-            yield replace(one.way, eager=True)
-
-    def _add(self, way: Way) -> Candidate | None:
-        """Makes a program; None where it does not fit, or would be one that was made."""
+    def _try(self, make: Callable[[], Candidate | None]) -> Candidate | None:
+        """None where it does not fit, or would be a candidate that there is."""
         try:
-            graph, plan = _placed(way, self.graph, self.config)
-            rows = frozenset(plan.residency.rows.items())
-            kind = way.cuts, way.late, way.eager, rows
-            if kind in self._seen:
-                return None
-            self._seen.add(kind)
-            made = _scheduled(way, graph, plan)
+            made = make()
         except CapacityError as error:
             self.failures.append(error)
             return None
-        self.found.append(made)
+        if made is not None:
+            self.found.append(made)
         return made
+
+    def _place(self, strategy: Strategy) -> Candidate | None:
+        graph, plan = _placed(strategy, self.graph, self.config)
+        place = strategy.cuts, frozenset(plan.residency.rows.items())
+        if place in self._seen:
+            return None
+        self._seen.add(place)
+        return _scheduled(strategy, graph, plan)
+
+    def _late(self, one: Candidate) -> Candidate | None:
+        strategy = replace(one.strategy, late=True)
+        graph, plan = _put_off(strategy, one.graph, one.plan)
+        return None if graph is one.graph else _scheduled(strategy, graph, plan)
 
 
 def _cycles(candidate: Candidate) -> int:

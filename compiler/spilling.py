@@ -14,7 +14,7 @@ from gateformer.compiler.in_place import overwritten
 from gateformer.compiler.memory_use import MOST_MODEST, MemoryUse
 from gateformer.compiler.plan import Plan, free_words, place_in_dram, place_tensors
 from gateformer.compiler.quantized import QCopy, QuantizedGraph
-from gateformer.compiler.traffic import Weight
+from gateformer.compiler.traffic import Metric
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import CapacityError
 
@@ -145,19 +145,19 @@ def _refuse(use: MemoryUse, index: int) -> None:
 def plan_memory(
     graph: QuantizedGraph,
     config: AcceleratorConfig,
-    weight: Weight = "bytes",
+    metric: Metric = "bytes",
     share: int = 8,
     streams: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Decides what lies in local memory, and where; the rest of local memory is staging. weight:
-    how bytes weigh that move, see `traffic.Weight`. share: as which part of local memory staging
+    """Decides what lies in local memory, and where; the rest of local memory is staging. metric:
+    how bytes weigh that move, see `traffic.Metric`. share: as which part of local memory staging
     leaves room for loads to run ahead, where tensors can move out for it. streams: tensors of which
     no row lies in local memory.
 
     Raises CapacityError when an operation does not fit even with all its tensors in DRAM, or when
     there is no DRAM to write.
     """
-    use = MemoryUse(graph, config, weight, share, streams)
+    use = MemoryUse(graph, config, metric, share, streams)
     while True:
         _fit(use)
         if config.dram == "readwrite":

@@ -11,7 +11,7 @@ from gateformer.compiler.residency import Residency
 from gateformer.compiler.timing import tile_cycles
 from gateformer.spec.config import AcceleratorConfig
 
-Weight = Literal["bytes", "urgency", "time"]
+Metric = Literal["bytes", "urgency", "time"]
 """How a byte weighs that moves: all the same; more where the array soon waits for it; or less where
 it moves while the array computes."""
 URGENCY = 4
@@ -30,7 +30,7 @@ def views_of(op: QSoftmax | QNorm, graph: QuantizedGraph) -> list[View]:
             record = graph.tensors[op.records]
             return [op.source, op.target, View(record.name, op.target.row, op.target.rows, 0, 1)]
         case QNorm():
-            return [op.source, *(g.target for g in (op.int8, op.int16) if g is not None)]
+            return [op.source, *(gain.target for gain in op.gains)]
 
 
 def _row_words(view: View, residency: Residency) -> int:
@@ -103,12 +103,12 @@ def _room(op: QOperation, residency: Residency, group: int, *, one_chunk: bool) 
             return 2 * min(spilled, 1) * _row_words(op.target, residency)
 
 
-def moving_cost(op: QOperation, residency: Residency, room: int, weight: Weight) -> int:
+def moving_cost(op: QOperation, residency: Residency, room: int, metric: Metric) -> int:
     """What it costs that an operation moves bytes from and to DRAM, with `room` words of staging,
     at least what it needs; as bytes that weigh as much."""
-    urgency = URGENCY if weight == "urgency" else 1
+    urgency = URGENCY if metric == "urgency" else 1
     moved = _moved_bytes(op, residency, room, urgency)
-    if weight != "time":
+    if metric != "time":
         return moved
     return max(moved - _hidden_bytes(op, residency.config), 0) + moved // HIDDEN_PART
 
@@ -147,5 +147,5 @@ def _gemm_bytes(op: QGemm, residency: Residency, room: int, urgency: int) -> int
         total += _view_bytes(op.residual, residency)
     if tiling is None:
         return total + _view_bytes(op.a, residency) + _view_bytes(op.b, residency)
-    weight = 1 if geometry.b_constant or geometry.a_constant else urgency
-    return total + weight * tiling.moved * residency.config.word_bytes
+    cost = 1 if geometry.b_constant or geometry.a_constant else urgency
+    return total + cost * tiling.moved * residency.config.word_bytes

@@ -1,10 +1,18 @@
-"""The views of an operation: what it reads and writes, and how to move them."""
+"""What an operation reads and writes: its views and tensors, who uses a tensor, how to move."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from gateformer.compiler.graph import View
-from gateformer.compiler.quantized import Gain, QCopy, QGemm, QNorm, QOperation, QSoftmax
+from gateformer.compiler.quantized import (
+    Gain,
+    QCopy,
+    QGemm,
+    QNorm,
+    QOperation,
+    QSoftmax,
+    QuantizedGraph,
+)
 
 
 def views_read(op: QOperation) -> list[View]:
@@ -23,7 +31,33 @@ def views_written(op: QOperation) -> list[View]:
         case QSoftmax() | QCopy():
             return [op.target]
         case QNorm():
-            return [gain.target for gain in (op.int8, op.int16) if gain is not None]
+            return [gain.target for gain in op.gains]
+
+
+def reads(op: QOperation) -> list[str]:
+    """Names of the tensors an operation reads, scale records included."""
+    names = [view.tensor for view in views_read(op)]
+    if isinstance(op, QGemm) and isinstance(op.records, str):
+        names.append(op.records)
+    return names
+
+
+def writes(op: QOperation) -> list[str]:
+    """Names of the tensors an operation writes, scale records included."""
+    names = [view.tensor for view in views_written(op)]
+    if isinstance(op, QSoftmax):
+        names.append(op.records)
+    return names
+
+
+def users(graph: QuantizedGraph, names: Callable[[QOperation], list[str]]) -> dict[str, list[int]]:
+    """For each tensor the operations, places in the graph, of which `names` (`reads` or `writes`)
+    tells it."""
+    found: dict[str, list[int]] = {name: [] for name in graph.tensors}
+    for index, op in enumerate(graph.operations):
+        for name in names(op):
+            found[name].append(index)
+    return found
 
 
 def map_views(op: QOperation, move: Callable[[View], View]) -> QOperation:

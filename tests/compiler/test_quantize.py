@@ -103,7 +103,7 @@ def check_ranges(graph: QuantizedGraph, config: AcceleratorConfig) -> None:
                 assert op.table.shape == (256,) and op.table[0] == 127
             case QNorm():
                 assert 0 <= op.epsilon < 2**32
-                gains = [gain for gain in (op.int8, op.int16) if gain is not None]
+                gains = op.gains
                 assert gains
                 for gain in gains:
                     assert gain.gains.dtype == np.int16 and gain.biases.dtype == np.int32

@@ -1,4 +1,4 @@
-"""The choice among ways to make a program."""
+"""The choice among strategies."""
 
 import integer_graphs
 import pytest
@@ -15,26 +15,26 @@ def encoder(config, layers):
     return integer_graphs.post_norm(config, 50, 64, 2, 32, 128, layers, seed=3)
 
 
-def test_no_way_is_faster():
+def test_no_strategy_is_faster():
     graph = encoder(TIGHT, 1)
     best = fastest(graph, TIGHT)
     found = search._Search(graph, TIGHT).run()
     assert best.cycles == min(one.cycles for one in found)
-    assert len({one.way for one in found}) == len(found) > 3
+    assert len({one.strategy for one in found}) == len(found) > 3
 
 
-def test_a_large_graph_is_made_in_the_way_that_is_best_for_its_first_operations(monkeypatch):
+def test_a_large_graph_is_made_by_the_strategy_that_is_best_for_its_first_operations(monkeypatch):
     monkeypatch.setattr(search, "SAMPLE", 24)
     graph = encoder(TIGHT, 4)
     assert len(graph.operations) > 32
     tried = []
     made = search._scheduled
     monkeypatch.setattr(
-        search, "_scheduled", lambda way, g, plan: tried.append(way) or made(way, g, plan)
+        search, "_scheduled", lambda one, g, plan: tried.append(one) or made(one, g, plan)
     )
     best = fastest(graph, TIGHT)
-    assert tried[-1] == best.way
-    assert best.way in tried[:-1]
+    assert tried[-1] == best.strategy
+    assert best.strategy in tried[:-1]
     assert {op.name for op in graph.operations if "norm" not in op.name} <= {
         op.name.split("/")[0] for op in best.graph.operations
     }
@@ -46,9 +46,9 @@ def test_what_fits_only_in_bands_is_made_in_bands():
     """Without DRAM to write, the scores of 400 x 400 must fit local memory."""
     config = ECP5_85K.replace(local_kib=192, dram="readonly")
     best = fastest(integer_graphs.post_norm(config, 400, 32, 1, 32, 64), config)
-    assert [cut.__name__ for cut in best.way.cuts] == ["cut_attention"]
+    assert [cut.__name__ for cut in best.strategy.cuts] == ["cut_attention"]
 
 
-def test_what_fits_in_no_way_is_refused():
+def test_what_fits_by_no_strategy_is_refused():
     with pytest.raises(CapacityError, match="local_kib"):
         fastest(encoder(SMALL, 1), SMALL.replace(local_kib=8, dram="readonly"))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import integer_graphs
@@ -18,7 +17,7 @@ from gateformer.sim import rtl
 from gateformer.sim.bench import run_bench
 from gateformer.sim.simulate import BUILD, GoldenRunner, RtlRunner, load, simulate
 from gateformer.sim.top import SimulationTop
-from gateformer.spec.dram import SDRAM
+from gateformer.spec.dram import IDEAL
 from gateformer.spec.errors import RunError
 from gateformer.spec.image import ProgramImage
 from gateformer.spec.isa import Engine, Instruction, Opcode, instruction
@@ -200,7 +199,8 @@ def test_in_cocotb(tmp_path):
 
 @pytest.mark.parametrize("config", [LARGE, ONE_PORT], ids=lambda c: c.name)
 def test_runtime_length(config):
-    """Groups of rows are cut to the LENGTH register; what is cut away is not written."""
+    """Groups of rows are cut to the LENGTH register; what is cut away is not written, and fewer
+    rows never take longer, but for what DRAM's rows and refreshes do by chance."""
     image = compile_quantized(integer_graphs.product(config, 70, 24, 40), config)
     program, row = [], 0
     for one in image.instructions:
@@ -214,7 +214,7 @@ def test_runtime_length(config):
             row = (row + values["m"]) % 70
     image = dataclasses.replace(image, instructions=tuple(program))
     cycles = []
-    with rtl.RtlMachine(rtl.build(config, BUILD), config) as machine:
+    with rtl.RtlMachine(rtl.build(config, BUILD, timing=IDEAL), config) as machine:
         for length in (0, 1, 33, 69, 70):
             golden, runner = GoldenRunner(config, image), RtlRunner(machine, image)
             golden.set_lengths([length])
@@ -223,6 +223,5 @@ def test_runtime_length(config):
             load(runner, config, image)
             assert runner.start() == golden.start()
             cycles.append(machine.cycles)
-    # Fewer rows may leave another row of DRAM open for what comes next.
-    assert all(a <= b + SDRAM.miss_cycles for a, b in pairwise(cycles))
+    assert cycles == sorted(cycles)
     assert cycles[1] < cycles[-1]

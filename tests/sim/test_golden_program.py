@@ -49,6 +49,13 @@ def run(graph, config, seed, lengths=None, samples=1):
     return got, {name: expected[name] for name in names}
 
 
+def assert_equal_rows(graph, config, length):
+    """The rows of the tokens that there are, of every output."""
+    got, expected = run(graph, config, seed=length, lengths=[length])
+    for name, array in expected.items():
+        assert np.array_equal(got[name][:length], array[:length])
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize(
@@ -143,9 +150,7 @@ def test_bands(length):
     config = ECP5_85K.replace(local_kib=32)
     graph = cut_bands(integer_graphs.post_norm(config, 70, 64, 2, 32, 256, 2), config)
     assert sum(op.name.startswith("b0.up") for op in graph.operations) == 2
-    got, expected = run(graph, config, seed=length, lengths=[length])
-    for name, array in expected.items():
-        assert np.array_equal(got[name][:length], array[:length])
+    assert_equal_rows(graph, config, length)
 
 
 @pytest.mark.parametrize("length", [1, 8, 33, 50])
@@ -154,9 +159,7 @@ def test_late_norms(length):
     config = SMALL.replace(local_kib=16)
     graph = integer_graphs.post_norm(config, 50, 128, 2, 32, 256, 2)
     assert any("/int16/row" in name for name in compile_layers(graph, config)[1].names)
-    got, expected = run(graph, config, seed=length, lengths=[length])
-    for name, array in expected.items():
-        assert np.array_equal(got[name][:length], array[:length])
+    assert_equal_rows(graph, config, length)
 
 
 @pytest.mark.parametrize("length", [1, 32, 33, 100])
@@ -165,9 +168,7 @@ def test_attention_in_bands(length):
     config = ECP5_85K.replace(local_kib=24)
     graph = integer_graphs.post_norm(config, 100, 48, 2, 24, 64)
     assert any("scores/row" in name for name in compile_layers(graph, config)[1].names)
-    got, expected = run(graph, config, seed=length, lengths=[length])
-    for name, array in expected.items():
-        assert np.array_equal(got[name][:length], array[:length])
+    assert_equal_rows(graph, config, length)
 
 
 def test_without_dram_to_write_activations_must_fit():
