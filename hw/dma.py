@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from gateformer.hw.dma_beats import BeatReader, BeatWriter
-from gateformer.hw.dma_words import LocalWalk, WordAssembler, WordSplitter
+from gateformer.hw.dma_words import LocalWalk, PairAssembler, WordAssembler, WordSplitter
 from gateformer.hw.interfaces import (
     DramRead,
     DramWrite,
@@ -160,8 +160,8 @@ class Dma(Component):
                 bad_stride.eq(bad),
             ]
         registers = pipelined(config)
-        assembler: Any = WordAssembler(config) if registers else BeatWriter(config)
-        m.submodules.assembler = assembler
+        assembled_by: Any = PairAssembler if word_beats == 2 else WordAssembler
+        m.submodules.assembler = assembler = (assembled_by if registers else BeatWriter)(config)
         m.d.sync += assembled.eq(assembler.complete)
         under_way = Signal()
         m.d.sync += under_way.eq(any_promised | assembler.word.valid | acknowledges.any())
@@ -295,7 +295,7 @@ class Dma(Component):
         ]
         written = self.write.request.valid & self.write.request.ready & assembler.word_ends
         stepped = Signal()
-        if registers and word_beats > 1:
+        if registers and word_beats > 2:
             # The next word comes later than in the next cycle.
             m.d.sync += local_walk.step.eq(stepped)
         else:

@@ -10,6 +10,7 @@ from gateformer.hw.countdown import CountDown
 from gateformer.hw.dma_beats import BeatBuffer
 from gateformer.hw.dma_ports import GatherPorts, SplitPorts
 from gateformer.hw.interfaces import local_read_latency
+from gateformer.hw.stream_register import StreamRegister
 from gateformer.spec.config import AcceleratorConfig
 
 
@@ -101,6 +102,31 @@ class WordAssembler(GatherPorts):
             m.d.sync += gathered.eq(Cat(gathered, self.beat.payload)[len(self.beat.payload) :])
         with m.If(moves):
             m.d.sync += [word.eq(gathered), full.eq(1)]
+        return m
+
+
+class PairAssembler(GatherPorts):
+    """`WordAssembler` for words of two beats. Two cycles are too few for a word to leave where
+    local memory takes it a cycle late, so another one can wait behind it."""
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        second = Signal()
+        low = Signal.like(self.beat.payload, reset_less=True)
+        m.submodules.leaving = leaving = StreamRegister(len(self.word.payload))
+        connect(m, leaving.output, flipped(self.word))
+        m.d.comb += [
+            leaving.input.valid.eq(self.beat.valid & second & ~self.drop),
+            leaving.input.payload.eq(Cat(low, self.beat.payload)),
+            self.beat.ready.eq(self.drop | ~second | leaving.input.ready),
+            self.mask.eq(Const(-1, len(self.mask))),
+            self.word_ends.eq(1),
+            self.complete.eq(self.beat.valid & self.beat.ready & second),
+        ]
+        with m.If(self.beat.valid & self.beat.ready):
+            m.d.sync += second.eq(~second)
+            with m.If(~second):
+                m.d.sync += low.eq(self.beat.payload)
         return m
 
 

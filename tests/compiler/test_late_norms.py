@@ -1,11 +1,15 @@
 """Norms whose int16 result comes later than their int8 one."""
 
+from dataclasses import replace
+
 import integer_graphs
 import numpy as np
 import pytest
 
 from gateformer.compiler.backend import compile_layers
+from gateformer.compiler.bands import gemm_band
 from gateformer.compiler.batching import batch
+from gateformer.compiler.graph import Role
 from gateformer.compiler.late_norms import put_off_norms
 from gateformer.compiler.ordering import order_operations
 from gateformer.compiler.quantized import QGemm, QNorm
@@ -84,6 +88,38 @@ def test_products_come_between_the_bands():
     ]
     runs = [kind for i, kind in enumerate(kinds) if i == 0 or kinds[i - 1] is not kind]
     assert len(runs) >= 2 * 8 - 1
+
+
+def test_all_bands_come_before_the_first_of_several_readers():
+    graph = encoder()
+    place = next(i for i, op in enumerate(graph.operations) if op.name == "b0.down")
+    down = graph.operations[place]
+    halves = [gemm_band(down, 0, 32), gemm_band(down, 32, 70)]
+    operations = (*graph.operations[:place], *halves, *graph.operations[place + 1 :])
+    late = put_off_norms(replace(graph, operations=operations), resident(graph, STREAM)).graph
+    bands = late_bands(late, "b0.norm1")
+    assert late.operations.index(bands[-1]) < late.operations.index(halves[0])
+
+
+@pytest.mark.parametrize("kind", ["residual", "by_row"])
+def test_a_product_whose_columns_are_not_alone_stays_whole(kind):
+    """Pieces would want columns of its residual, and have no records of their own."""
+    g = integer_graphs.Builder(CONFIG, 7)
+    x = g.tensor("x", 70, 64, Role.INPUT, "int16")
+    narrow, stream = g.tensor("narrow", 70, 64), g.tensor("stream", 70, 64, kind="int16")
+    g.norm("norm", x, 64, int8=narrow, int16=stream)
+    up = g.tensor("up", 70, 512, kind="int16")
+    beside = g.tensor("beside", 70, 512, Role.INPUT, "int16")
+    options = {"residual": {"residual": beside}, "by_row": {"by_row": True}}[kind]
+    if kind == "by_row":
+        options["records"] = g.records(70, 64)
+    g.gemm("up", narrow, g.weights("w.up", 512, 64), up, **options)
+    y = g.tensor("y", 70, 64, Role.OUTPUT, "int16")
+    g.gemm("out", narrow, g.weights("w.out", 64, 64), y, residual=stream)
+    graph = g.done()
+    late = put_off_norms(graph, resident(graph, ("x", "stream"))).graph
+    assert late_bands(late, "norm")
+    assert [op.name for op in late.operations if op.name.startswith("up")] == ["up"]
 
 
 @pytest.mark.parametrize(

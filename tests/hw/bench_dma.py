@@ -283,5 +283,6 @@ async def throughput(dut: Any) -> None:
                 assert cycles - rows * words * beats < min(2 * rows, 0.05 * cycles) + BEATS + 40
                 assert share >= 0.95 or rows > 1
             else:
-                # The words of a burst are read while the one before leaves.
-                assert share >= 0.6 or words < 24
+                # The words of a burst are read while the one before leaves; one of two beats takes
+                # three cycles where local memory, as here, takes no request in its first.
+                assert share >= (0.5 if beats == 2 else 0.6) or words < 24

@@ -55,7 +55,9 @@ async def loads(dut: Any) -> None:
     await start(dut)
     beats = CONFIG.word_bytes // CONFIG.bus_bytes
     clock = Clock(dut)
-    for rows, words in ((1, 3072), (64, 48), (64, 24), (32, 96)):
+    # Rows of as many beats on a wide bus as on a narrow one.
+    wide = CONFIG.bus_bytes // 2
+    for rows, words in ((1, 3072), (64, 48 * wide), (64, 24 * wide), (32, 96 * wide)):
         begin, moved = clock.cycles, 0
         for number in range(4):
             address = number * rows * words * CONFIG.word_bytes

@@ -52,6 +52,7 @@ class DmaWithFields(wiring.Component):
         (2, 8, 256, "readwrite", 2),
         (8, 8, 256, "readwrite", 2),
         (4, 16, 128, "readwrite", 2),
+        (4, 8, 256, "readwrite", 2),
         (2, 8, 256, "readwrite", 1),
         (8, 8, 256, "readwrite", 1),
         (1, 8, 64, "readonly", 1),
@@ -110,8 +111,9 @@ class DmaWithDram(wiring.Component):
         return m
 
 
-def test_loads_use_the_bus(tmp_path: Path) -> None:
-    config = ECP5_85K.replace(family="generic", dram="readonly")
+@pytest.mark.parametrize("bus_bytes", [2, 4])
+def test_loads_use_the_bus(bus_bytes: int, tmp_path: Path) -> None:
+    config = ECP5_85K.replace(family="generic", dram="readonly", bus_bytes=bus_bytes)
     run_bench(
         DmaWithDram(config),
         str(Path(__file__).with_name("bench_dma_bus.py")),
