@@ -86,7 +86,6 @@ def _heads(graph: QuantizedGraph) -> Iterator[_Head]:
             op.source == made.out == whole(graph.tensors[made.out.tensor])
             and op.target == used.a == whole(graph.tensors[used.a.tensor])
             and op.records == used.records
-            and made.residual is None
             and not made.by_row
         ):
             yield _Head(scores, index, mix)

@@ -83,6 +83,15 @@ def test_small_scores_stay_whole(tokens):
     assert cut_attention(graph, TIGHT) is graph
 
 
+def test_scores_with_records_by_row_stay_whole():
+    graph = encoder(70)
+    scores = next(op for op in graph.operations if op.name == "b0.h0.scores")
+    operations = tuple(replace(op, by_row=True) if op is scores else op for op in graph.operations)
+    cut = cut_attention(replace(graph, operations=operations), TIGHT)
+    softmaxes = [op.name for op in cut.operations if isinstance(op, QSoftmax)]
+    assert softmaxes == ["b0.h0.softmax", "b0.h1.softmax/row0", "b0.h1.softmax/row32"]
+
+
 def test_scores_that_something_else_reads_stay_whole():
     graph = encoder(70)
     index = next(i for i, op in enumerate(graph.operations) if isinstance(op, QSoftmax))

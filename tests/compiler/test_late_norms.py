@@ -90,6 +90,14 @@ def test_products_come_between_the_bands():
     assert len(runs) >= 2 * 8 - 1
 
 
+def test_pieces_are_whole_words():
+    """260 columns are not."""
+    graph = encoder(hidden=260)
+    late = put_off_norms(graph, resident(graph, STREAM)).graph
+    assert late_bands(late, "b0.norm1")
+    assert [op.name for op in late.operations if op.name.startswith("b0.up")] == ["b0.up"]
+
+
 def test_all_bands_come_before_the_first_of_several_readers():
     graph = encoder()
     place = next(i for i, op in enumerate(graph.operations) if op.name == "b0.down")
