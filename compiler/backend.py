@@ -46,9 +46,9 @@ def compile_layers(
     not.
     """
     macs_of_length = graph.macs_of_length()
-    graph = batch(graph, samples, config)
-    observe("batch", graph)
-    best = fastest(cut_pieces(graph, config), config)
+    together = batch(graph, samples, config)
+    observe("batch", together)
+    best = fastest(cut_pieces(together, config), config, cut_pieces(graph, config))
     graph, plan, scheduled = best.graph, best.plan, best.schedule
     observe("order", graph)
     observe("plan", plan)

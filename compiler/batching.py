@@ -5,11 +5,14 @@ that weights are read once for all of them. What belongs to one sample (attentio
 read or write some of its rows) is repeated for each. A tensor that only repeated operations touch
 has a copy for each sample; the others hold all samples, below each other or, where their columns
 are a sample's rows (values, transposed), side by side.
+
+Or the samples run in turn, and what lives of one is gone before the next one comes. Then all is
+repeated but what a model ends with on few rows, such as a class token's: it runs once, at the end.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from gateformer.compiler.graph import Role, View
 from gateformer.compiler.quantized import (
@@ -20,15 +23,18 @@ from gateformer.compiler.quantized import (
     QTensor,
     QuantizedGraph,
 )
-from gateformer.compiler.views import map_views, reads, writes
+from gateformer.compiler.views import map_views, reads, views_written, writes
 from gateformer.spec.config import AcceleratorConfig
 from gateformer.spec.errors import ConfigError
 
 
-def batch(graph: QuantizedGraph, samples: int, config: AcceleratorConfig) -> QuantizedGraph:
-    """The graph for `samples` samples. Raises ConfigError for more than the config has."""
+def batch(
+    graph: QuantizedGraph, samples: int, config: AcceleratorConfig, *, in_turn: bool = False
+) -> QuantizedGraph:
+    """The graph for `samples` samples. in_turn: each goes through the operations, in the order that
+    they have, before the next one. Raises ConfigError for more than the config has."""
     check_batch(samples, config)
-    return graph if samples == 1 else _Batch(graph, samples, config).run()
+    return graph if samples == 1 else _Batch(graph, samples, config, in_turn=in_turn).run()
 
 
 def check_batch(samples: int, config: AcceleratorConfig) -> None:
@@ -41,12 +47,16 @@ def check_batch(samples: int, config: AcceleratorConfig) -> None:
 
 
 class _Batch:
-    def __init__(self, graph: QuantizedGraph, samples: int, config: AcceleratorConfig) -> None:
+    def __init__(
+        self, graph: QuantizedGraph, samples: int, config: AcceleratorConfig, *, in_turn: bool
+    ) -> None:
         self._graph = graph
         self._samples = samples
-        self._word = config.word_bytes
+        self._word, self._rows = config.word_bytes, config.rows
         self._aside = self._side_by_side()
-        self._stacked = {id(op) for op in graph.operations if self._runs_once(op)}
+        ends = takewhile(self._ends, reversed(graph.operations))
+        once = ends if in_turn else (op for op in graph.operations if self._runs_once(op))
+        self._stacked = {id(op) for op in once}
         self._shared = {
             name
             for op in graph.operations
@@ -122,6 +132,11 @@ class _Batch:
                 targets = [gain.target for gain in op.gains]
                 return self._stackable([op.source, *targets])
         return False
+
+    def _ends(self, op: QOperation) -> bool:
+        """Whether an operation at the end waits for all samples: it has no more rows than a
+        tile."""
+        return self._runs_once(op) and views_written(op)[0].rows <= self._rows
 
     def _stackable(self, views: list[View]) -> bool:
         """Whether the views are all rows of tensors that hold samples below each other."""

@@ -1,12 +1,13 @@
 """The choice among the strategies to order, place and schedule a graph, by the cycle model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 from gateformer.compiler.attention_bands import cut_attention
 from gateformer.compiler.bands import cut_bands
+from gateformer.compiler.batching import batch
 from gateformer.compiler.late_norms import put_off_norms
 from gateformer.compiler.ordering import order_operations
 from gateformer.compiler.plan import Plan
@@ -35,13 +36,15 @@ LARGEST_SAMPLE = 600
 @dataclass(frozen=True)
 class Strategy:
     """How a program is made. cuts: what is cut into bands; metric, share: of `plan_memory`; late:
-    whether norms whose results pass through DRAM are put off; eager: how loads run ahead."""
+    whether norms whose results pass through DRAM are put off; eager: how loads run ahead; turns: so
+    many samples run in turn, of a graph of one."""
 
     cuts: tuple[Cut, ...] = ()
     metric: Metric = METRICS[0]
     share: int = STAGING_SHARES[0]
     late: bool = False
     eager: bool = False
+    turns: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,43 @@ class Candidate:
         return self.schedule.cycles
 
 
-def fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> Candidate:
+def fastest(
+    graph: QuantizedGraph, config: AcceleratorConfig, single: QuantizedGraph | None = None
+) -> Candidate:
     """Of all strategies' programs the one that takes the fewest cycles; of a large graph, that of
-    the strategy that takes the fewest for its first operations. Raises CapacityError where it fits
-    in none."""
+    the strategy that takes the fewest for its first operations. single: the graph of one sample of
+    which `graph` is a batch, if its samples may run in turn as well: that takes less where weights
+    that come once for all save less than the values of all take. Raises CapacityError where nothing
+    fits."""
+    if single is None or graph.samples == 1:
+        return _fastest(graph, config)
+    found: list[Candidate] = []
+    failures: list[CapacityError] = []
+    try:
+        found.append(_fastest(graph, config))
+    except CapacityError as error:
+        failures.append(error)
+    try:
+        alone = _fastest(single, config)
+        if not found or graph.samples * alone.cycles < found[0].cycles:
+            found += _in_turn(alone.strategy, single, config, graph.samples)
+    except CapacityError as error:
+        failures.append(error)
+    if not found:
+        raise failures[0]
+    return min(found, key=_cycles)
+
+
+def _in_turn(
+    strategy: Strategy, graph: QuantizedGraph, config: AcceleratorConfig, samples: int
+) -> Iterator[Candidate]:
+    """What is decided for one sample alone need not be decided so for each of several."""
+    for metric in METRICS:
+        with suppress(CapacityError):
+            yield _made(replace(strategy, metric=metric, turns=samples), graph, config)
+
+
+def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> Candidate:
     count = min(SAMPLE * graph.samples, LARGEST_SAMPLE)
     if len(graph.operations) <= count * 4 // 3:
         return _Search(graph, config).run()[0]
@@ -85,7 +121,7 @@ def _placed(
     """The graph in order, without late norms, and where its tensors lie."""
     for cut in strategy.cuts:
         graph = cut(graph, config)
-    graph = order_operations(graph, config)
+    graph = batch(order_operations(graph, config), strategy.turns, config, in_turn=True)
     return graph, plan_memory(graph, config, strategy.metric, strategy.share)
 
 

@@ -28,8 +28,11 @@ def test_a_batch_equals_its_samples(samples, tokens):
     inputs = [random_inputs(single, rng) for _ in range(samples)]
     expected = [run_quantized(single, one, SMALL)["logits"] for one in inputs]
     together = {name: np.concatenate([one[name] for one in inputs]) for name in inputs[0]}
-    result = run_quantized(batch(single, samples, SMALL), together, SMALL)["logits"]
-    assert np.array_equal(result, np.concatenate(expected))
+    for in_turn in (False, True):
+        graph = batch(single, samples, SMALL, in_turn=in_turn)
+        assert graph.macs == samples * single.macs
+        result = run_quantized(graph, together, SMALL)["logits"]
+        assert np.array_equal(result, np.concatenate(expected))
 
 
 def test_weights_are_read_once():
@@ -42,6 +45,25 @@ def test_weights_are_read_once():
     assert sum(name.startswith("b0.h0.scores@") for name in names) == 8
     assert sum(name.startswith("classify") for name in names) == 1
     assert graph.macs == 8 * single.macs
+
+
+def test_samples_in_turn():
+    """All of one before the next one, but for the classifier on one row of each."""
+    single = integer_graphs.encoder(ECP5_85K, 16, 24, 2, 12, 40, layers=2)
+    graph = batch(single, 3, ECP5_85K, in_turn=True)
+    names = [op.name for op in graph.operations]
+    order = [op.name for op in single.operations]
+    body = order[: order.index("classify")]
+    assert names == [f"{name}@{sample}" for sample in range(3) for name in body] + ["classify"]
+    (last,) = (op for op in graph.operations if op.name == "classify")
+    assert isinstance(last, QGemm)
+    assert (last.a.rows, last.out.rows) == (3, 3)
+
+
+def test_rows_of_many_tiles_do_not_wait_for_the_last_sample():
+    single = integer_graphs.post_norm(ECP5_85K, 16, 24, 2, 12, 40)
+    graph = batch(single, 2, ECP5_85K, in_turn=True)
+    assert all(op.name.endswith(("@0", "@1")) for op in graph.operations)
 
 
 def test_a_batch_of_one_is_the_graph_itself():

@@ -4,6 +4,7 @@ import integer_graphs
 import pytest
 
 from gateformer.compiler import search
+from gateformer.compiler.batching import batch
 from gateformer.compiler.search import fastest
 from gateformer.spec.configs import ECP5_85K, SMALL
 from gateformer.spec.errors import CapacityError
@@ -40,6 +41,31 @@ def test_a_large_graph_is_made_by_the_strategy_that_is_best_for_its_first_operat
     }
     least = min(one.cycles for one in search._Search(graph, TIGHT).run())
     assert best.cycles <= 1.05 * least
+
+
+@pytest.mark.parametrize(("tokens", "turns"), [(16, 1), (70, 3)])
+def test_samples_run_in_turn_where_that_is_faster(tokens, turns):
+    """Three samples of 16 tokens fit local memory side by side and share their weights, those of 70
+    tokens do not."""
+    single = integer_graphs.encoder(TIGHT, tokens, 64, 2, 32, 256)
+    graph = batch(single, 3, TIGHT)
+    together, best = fastest(graph, TIGHT), fastest(graph, TIGHT, single)
+    assert best.strategy.turns == turns
+    assert best.graph.samples == 3
+    assert best.graph.macs == graph.macs
+    if turns > 1:
+        assert best.cycles < min(together.cycles, 1.05 * 3 * fastest(single, TIGHT).cycles)
+    else:
+        assert best.cycles == together.cycles
+
+
+def test_samples_that_fit_only_in_turn_run_in_turn():
+    config = TIGHT.replace(local_kib=48, dram="readonly")
+    single = integer_graphs.encoder(config, 70, 64, 2, 32, 128)
+    graph = batch(single, 3, config)
+    with pytest.raises(CapacityError, match="local_kib"):
+        fastest(graph, config)
+    assert fastest(graph, config, single).strategy.turns == 3
 
 
 def test_what_fits_only_in_bands_is_made_in_bands():

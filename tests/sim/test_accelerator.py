@@ -87,6 +87,14 @@ def test_norms_whose_int16_result_comes_late(length):
     run(graph, LARGE, STALLS["stalled"], local_kib=16, lengths=[length])
 
 
+def test_samples_in_turn():
+    """With a classifier that runs once, at the end."""
+    graph = integer_graphs.encoder(LARGE, 70, 64, 2, 32, 256)
+    names = compile_layers(graph, LARGE.replace(local_kib=32), samples=2)[1].names
+    assert names.index("b0.down@0") < names.index("embed@1") < names.index("classify")
+    run(graph, LARGE, STALLS["stalled"], local_kib=32, samples=2)
+
+
 def test_minilm_layer_streams_through_dram():
     """A layer of all-MiniLM-L6-v2's shape: activations in DRAM, at least 78 % busy; the predicted
     cycles are right to 2 %."""

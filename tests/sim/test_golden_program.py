@@ -144,6 +144,20 @@ def test_batches_of_different_lengths(kib):
                 assert np.array_equal(got[name][rows], array[rows]), f"{tokens} {sample}"
 
 
+@pytest.mark.parametrize("lengths", [[50, 50], [1, 50], [33, 0]], ids=str)
+def test_samples_in_turn(lengths):
+    """A batch of two whose values would not fit side by side, as a program."""
+    config = SMALL.replace(local_kib=16)
+    graph = integer_graphs.post_norm(config, 50, 64, 2, 32, 256)
+    names = compile_layers(graph, config, samples=2)[1].names
+    assert names.index("b0.down@0") < names.index("norm@1")
+    got, expected = run(graph, config, seed=7, lengths=lengths, samples=2)
+    for name, array in expected.items():
+        for sample, length in enumerate(lengths):
+            rows = slice(50 * sample, 50 * sample + length)
+            assert np.array_equal(got[name][rows], array[rows])
+
+
 @pytest.mark.parametrize("length", [1, 32, 33, 70])
 def test_bands(length):
     """Two bands, as a program: 70 x 256 hidden values in 32 KiB."""
