@@ -88,7 +88,6 @@ def _feed_forwards(graph: QuantizedGraph) -> Iterator[_FeedForward]:
             isinstance(second, QGemm)
             and _weighted(graph, second)
             and tensor.role is Role.VALUE
-            and op.residual is None
             and op.out == second.a == whole(tensor)
         ):
             yield _FeedForward(index, readers[name][0])

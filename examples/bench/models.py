@@ -127,14 +127,14 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int) -> dict[str, np
     }
 
 
-def write(model: onnx.ModelProto, folder: Path) -> None:
-    """Writes model.onnx, calibration.npz and input.npz (one sample that calibration has not seen).
+def write(model: onnx.ModelProto, folder: Path, samples: int = 1) -> None:
+    """Writes model.onnx, calibration.npz and input.npz (samples that calibration has not seen).
 
     Raises GateformerError when it cannot.
     """
     make_folder(folder)
     write_bytes(folder / "model.onnx", lambda file: file.write(model.SerializeToString()))
-    for name, count, seed in (("calibration", CALIBRATION, SEED + 1), ("input", 1, SEED + 2)):
+    for name, count, seed in (("calibration", CALIBRATION, SEED + 1), ("input", samples, SEED + 2)):
         _save(folder / f"{name}.npz", random_inputs(model, count, seed))
 
 

@@ -48,10 +48,13 @@ class Work:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def random_weights(name: str, layers: int, config: AcceleratorConfig, folder: Path) -> Prepared:
-    """A model of `models.py`, with its own random input."""
-    write(MODELS[name](layers), folder)
-    model, seconds = _compile(folder / "model.onnx", folder / "calibration.npz", config)
+def random_weights(
+    name: str, layers: int, config: AcceleratorConfig, folder: Path, *, batch: int = 1
+) -> Prepared:
+    """A model of `models.py`, with its own random inputs."""
+    write(MODELS[name](layers), folder, batch)
+    options = Options({}, samples=batch)
+    model, seconds = _compile(folder / "model.onnx", folder / "calibration.npz", config, options)
     samples = load_samples(folder / "input.npz", model.host().inputs)
     return Prepared(model, split_samples(samples), seconds)
 
@@ -120,6 +123,13 @@ WORKS = (
         "ecp5-85k-256",
         0.93,
         partial(random_weights, "deit-tiny", 12),
+    ),
+    Work(
+        "deit-tiny-256x2",
+        "DeiT-Tiny, 12 layers, 197 tokens, 2 images in a batch",
+        "ecp5-85k-256",
+        0.93,
+        partial(random_weights, "deit-tiny", 12, batch=2),
     ),
     Work(
         "deit-tiny-small",

@@ -1,5 +1,7 @@
 """Pieces, their order, and results that take the place of operands."""
 
+from dataclasses import replace
+
 import integer_graphs
 import numpy as np
 import pytest
@@ -37,6 +39,20 @@ def test_the_new_order_computes_the_same(config):
     assert ends
     for name in ends:
         assert np.array_equal(seen[name], expected[name])
+
+
+def test_a_product_with_records_by_row_stays_whole():
+    """Its columns have none of their own."""
+    graph = integer_graphs.post_norm(ECP5_85K, 37, 384, 12, 32, 160)
+    place = next(i for i, op in enumerate(graph.operations) if op.name == "b0.q")
+    by_row = replace(graph.operations[place], by_row=True)
+    operations = (*graph.operations[:place], by_row, *graph.operations[place + 1 :])
+    names = [
+        [op.name for op in cut_pieces(g, ECP5_85K).operations if op.name.startswith("b0.q")]
+        for g in (graph, replace(graph, operations=operations))
+    ]
+    assert len(names[0]) > 1
+    assert names[1] == ["b0.q"]
 
 
 def test_whoever_reads_comes_after_whoever_writes():

@@ -4,11 +4,14 @@ import integer_graphs
 import numpy as np
 import pytest
 
+from gateformer.compiler import spilling
 from gateformer.compiler.backend import compile_quantized
 from gateformer.compiler.cycle_model import predict_cycles
 from gateformer.compiler.graph import Role
 from gateformer.compiler.in_place import heirs
 from gateformer.compiler.layout import Layout
+from gateformer.compiler.memory_use import MemoryUse
+from gateformer.compiler.ordering import order_operations
 from gateformer.compiler.plan import lifetimes
 from gateformer.compiler.spilling import plan_memory
 from gateformer.spec.configs import ECP5_85K, SMALL, TINY
@@ -118,6 +121,25 @@ def test_partial_sums_are_int32_with_one_bias():
     assert parts == [(1, 1), (2, 0), (2, 1)]
     assert max(i["k"] for i in gemms) <= SMALL.k_max
     assert all(np.isin(i["k"] % SMALL.word_bytes, (0, 2500 % SMALL.word_bytes)) for i in gemms)
+
+
+def test_rows_of_a_stream_move_out_of_both_its_tensors():
+    """Of a sum and the stream that takes its place: to move one out alone frees nothing."""
+    config = ECP5_85K.replace(local_kib=20)
+    graph = order_operations(integer_graphs.post_norm(config, 128, 128, 2, 64, 512), config)
+    use = MemoryUse(graph, config, "bytes", 8)
+    for move in (spilling._fit, spilling._improve, spilling._refill):
+        move(use)
+
+    def moving():
+        return sum(map(use.moving, range(len(graph.operations))))
+
+    before = moving()
+    assert use.heirs["b0.sum2"].source == "b0.stream"
+    assert use.rows["b0.sum2"] > 0
+    spilling._part_streams(use)
+    assert moving() < 0.6 * before
+    assert use.rows["b0.sum2"] == use.rows["b0.stream"] == 0
 
 
 def test_a_staged_norm_is_written_over_its_rows():
