@@ -50,6 +50,8 @@ EPILOGUE_START = 12
 SERIAL_OUTPUT = 19
 """Cycles from an output to the next in an epilogue without multipliers; what is added to these:"""
 SERIAL_INT32, SERIAL_RESIDUAL, SERIAL_ADDEND = 4, 4, 15
+SERIAL_PART = 2
+"""The same, for each row of a tile of several: its outputs are a part of a word."""
 SERIAL_TABLE = 9
 """Cycles from a byte of its activation's table to the next."""
 DMA_START = 7
@@ -150,7 +152,8 @@ def epilogue_tile_cycles(
     n, columns = columns, min(columns, config.cols)
     if config.multipliers == "serial":
         output = SERIAL_OUTPUT + SERIAL_INT32 * wide
-        return rows * columns * (output + SERIAL_RESIDUAL * residual + SERIAL_ADDEND * addend)
+        steps = columns * (output + SERIAL_RESIDUAL * residual + SERIAL_ADDEND * addend)
+        return rows * (steps + SERIAL_PART * (config.rows > 1))
     # Steps of a set of rows: each of a column, or of the address of a word of one row. They go
     # beside each other, but addends come before residuals, and both before columns.
     lanes, output = config.epilogue_lanes, 2 if wide else 1

@@ -95,6 +95,11 @@ def test_samples_in_turn():
     run(graph, LARGE, STALLS["stalled"], local_kib=32, samples=2)
 
 
+def test_the_cycle_model_knows_an_epilogue_without_multipliers_for_two_rows():
+    image, cycles, _ = run(integer_graphs.encoder(FLASH, 20, 96, 3, 32, 192, seed=1), FLASH)
+    assert predict_cycles(FLASH, image.instructions) == pytest.approx(cycles, rel=0.02)
+
+
 def test_minilm_layer_streams_through_dram():
     """A layer of all-MiniLM-L6-v2's shape: activations in DRAM, at least 78 % busy; the predicted
     cycles are right to 2 %."""
