@@ -22,6 +22,18 @@ def test_no_strategy_is_faster():
     found = search._Search(graph, TIGHT).run()
     assert best.cycles == min(one.cycles for one in found)
     assert len({one.strategy for one in found}) == len(found) > 3
+    places = {
+        (s.cuts, s.late, s.eager, frozenset(one.plan.residency.rows.items()))
+        for one in found
+        for s in [one.strategy]
+    }
+    assert len(places) == len(found), "what was made is not made again"
+
+
+def test_a_strategy_with_late_norms_has_them_in_the_whole_graph_too():
+    graph = integer_graphs.post_norm(TIGHT, 50, 128, 2, 32, 256, 2, seed=3)
+    made = search._made(search.Strategy(late=True), graph, TIGHT)
+    assert any("/int16/row" in op.name for op in made.graph.operations)
 
 
 def test_a_large_graph_is_made_by_the_strategy_that_is_best_for_its_first_operations(monkeypatch):

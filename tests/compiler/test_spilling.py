@@ -140,6 +140,7 @@ def test_rows_of_a_stream_move_out_of_both_its_tensors():
     spilling._part_streams(use)
     assert moving() < 0.6 * before
     assert use.rows["b0.sum2"] == use.rows["b0.stream"] == 0
+    assert plan_memory(graph, config).residency.resident("b0.sum2") == 0
 
 
 def test_a_staged_norm_is_written_over_its_rows():
