@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="B",
-        help="samples that run together and share one pass over the weights",
+        help="samples of one program, which share the weights, or run in turn where that is faster",
     )
     add_quantization(parser)
     parser.add_argument("-o", dest="output", type=Path, required=True, metavar="DIR", help="result")

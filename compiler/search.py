@@ -92,9 +92,11 @@ def _in_turn(
     strategy: Strategy, graph: QuantizedGraph, config: AcceleratorConfig, samples: int
 ) -> Iterator[Candidate]:
     """What is decided for one sample alone need not be decided so for each of several."""
+    strategy = replace(strategy, turns=samples)
+    ordered = _ordered(strategy, graph, config)
     for metric in METRICS:
         with suppress(CapacityError):
-            yield _made(replace(strategy, metric=metric, turns=samples), graph, config)
+            yield _made(replace(strategy, metric=metric), ordered, config)
 
 
 def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> Candidate:
@@ -104,25 +106,24 @@ def _fastest(graph: QuantizedGraph, config: AcceleratorConfig) -> Candidate:
     sample = replace(graph, operations=graph.operations[:count])
     for found in _Search(sample, config).run():
         with suppress(CapacityError):
-            return _made(found.strategy, graph, config)
+            return _made(found.strategy, _ordered(found.strategy, graph, config), config)
     return _Search(graph, config).run()[0]
 
 
+def _ordered(
+    strategy: Strategy, graph: QuantizedGraph, config: AcceleratorConfig
+) -> QuantizedGraph:
+    for cut in strategy.cuts:
+        graph = cut(graph, config)
+    return batch(order_operations(graph, config), strategy.turns, config, in_turn=True)
+
+
 def _made(strategy: Strategy, graph: QuantizedGraph, config: AcceleratorConfig) -> Candidate:
-    graph, plan = _placed(strategy, graph, config)
+    """Of a graph in order."""
+    plan = plan_memory(graph, config, strategy.metric, strategy.share)
     if strategy.late:
         graph, plan = _put_off(strategy, graph, plan)
     return _scheduled(strategy, graph, plan)
-
-
-def _placed(
-    strategy: Strategy, graph: QuantizedGraph, config: AcceleratorConfig
-) -> tuple[QuantizedGraph, Plan]:
-    """The graph in order, without late norms, and where its tensors lie."""
-    for cut in strategy.cuts:
-        graph = cut(graph, config)
-    graph = batch(order_operations(graph, config), strategy.turns, config, in_turn=True)
-    return graph, plan_memory(graph, config, strategy.metric, strategy.share)
 
 
 def _put_off(strategy: Strategy, graph: QuantizedGraph, plan: Plan) -> tuple[QuantizedGraph, Plan]:
@@ -155,13 +156,13 @@ class _Search:
         """All that fit, the fastest first. Raises CapacityError where there is none."""
         cuts: tuple[Cut, ...] = ()
         graph = self.graph
-        self._try_places(cuts)
+        self._try_places(cuts, graph)
         for cut in (cut_attention, cut_bands):
             other = cut(graph, self.config)
             if other is graph:
                 continue
             before = min(self.found, key=_cycles, default=None)
-            self._try_places((*cuts, cut))
+            self._try_places((*cuts, cut), other)
             if before is None or min(self.found, key=_cycles) is not before:
                 graph, cuts = other, (*cuts, cut)
         if not self.found:
@@ -173,16 +174,17 @@ class _Search:
             self._try(partial(_scheduled, eager, one.graph, one.plan))
         return sorted(self.found, key=_cycles)
 
-    def _try_places(self, cuts: tuple[Cut, ...]) -> None:
-        """Tries what may move to DRAM."""
-        tried = [self._try_place(Strategy(cuts, metric)) for metric in METRICS]
+    def _try_places(self, cuts: tuple[Cut, ...], graph: QuantizedGraph) -> None:
+        """Tries what may move to DRAM of a graph with these cuts."""
+        ordered = order_operations(graph, self.config)
+        tried = [self._try_place(Strategy(cuts, metric), ordered) for metric in METRICS]
         best = min((one for one in tried if one is not None), key=_cycles, default=None)
         if best is not None:
             for share in STAGING_SHARES[1:]:
-                self._try_place(replace(best.strategy, share=share))
+                self._try_place(replace(best.strategy, share=share), ordered)
 
-    def _try_place(self, strategy: Strategy) -> Candidate | None:
-        return self._try(partial(self._place, strategy))
+    def _try_place(self, strategy: Strategy, ordered: QuantizedGraph) -> Candidate | None:
+        return self._try(partial(self._place, strategy, ordered))
 
     def _try(self, make: Callable[[], Candidate | None]) -> Candidate | None:
         """None where it does not fit, or would be a candidate that there is."""
@@ -195,8 +197,8 @@ class _Search:
             self.found.append(made)
         return made
 
-    def _place(self, strategy: Strategy) -> Candidate | None:
-        graph, plan = _placed(strategy, self.graph, self.config)
+    def _place(self, strategy: Strategy, graph: QuantizedGraph) -> Candidate | None:
+        plan = plan_memory(graph, self.config, strategy.metric, strategy.share)
         place = strategy.cuts, frozenset(plan.residency.rows.items())
         if place in self._seen:
             return None

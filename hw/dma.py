@@ -160,8 +160,8 @@ class Dma(Component):
                 bad_stride.eq(bad),
             ]
         registers = pipelined(config)
-        assembled_by: Any = PairAssembler if word_beats == 2 else WordAssembler
-        m.submodules.assembler = assembler = (assembled_by if registers else BeatWriter)(config)
+        make_assembler: Any = PairAssembler if word_beats == 2 else WordAssembler
+        m.submodules.assembler = assembler = (make_assembler if registers else BeatWriter)(config)
         m.d.sync += assembled.eq(assembler.complete)
         under_way = Signal()
         m.d.sync += under_way.eq(any_promised | assembler.word.valid | acknowledges.any())

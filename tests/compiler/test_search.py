@@ -32,7 +32,8 @@ def test_no_strategy_is_faster():
 
 def test_a_strategy_with_late_norms_has_them_in_the_whole_graph_too():
     graph = integer_graphs.post_norm(TIGHT, 50, 128, 2, 32, 256, 2, seed=3)
-    made = search._made(search.Strategy(late=True), graph, TIGHT)
+    strategy = search.Strategy(late=True)
+    made = search._made(strategy, search._ordered(strategy, graph, TIGHT), TIGHT)
     assert any("/int16/row" in op.name for op in made.graph.operations)
 
 

@@ -49,11 +49,14 @@ def run(graph, config, seed, lengths=None, samples=1):
     return got, {name: expected[name] for name in names}
 
 
-def assert_equal_rows(graph, config, length):
-    """The rows of the tokens that there are, of every output."""
-    got, expected = run(graph, config, seed=length, lengths=[length])
+def assert_equal_rows(graph, config, *lengths):
+    """The rows of the tokens that there are, of every output of a batch of as many samples."""
+    got, expected = run(graph, config, seed=sum(lengths), lengths=lengths, samples=len(lengths))
     for name, array in expected.items():
-        assert np.array_equal(got[name][:length], array[:length])
+        tokens = len(array) // len(lengths)
+        for sample, length in enumerate(lengths):
+            rows = slice(sample * tokens, sample * tokens + length)
+            assert np.array_equal(got[name][rows], array[rows]), f"sample {sample}, {length} tokens"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -126,9 +129,7 @@ def test_runtime_lengths(config, kib):
     config = config.replace(local_kib=kib)
     graph = integer_graphs.post_norm(config, 37, 33, 3, 11, 100, 2)
     for length in (1, 31, 33, 36, 37):
-        got, expected = run(graph, config, seed=length, lengths=[length])
-        for name, array in expected.items():
-            assert np.array_equal(got[name][:length], array[:length]), f"length {length}"
+        assert_equal_rows(graph, config, length)
 
 
 @pytest.mark.parametrize("kib", [16, 64])
@@ -136,12 +137,7 @@ def test_batches_of_different_lengths(kib):
     config = SMALL.replace(local_kib=kib, samples=4)
     for tokens in (37, 40):
         graph = integer_graphs.post_norm(config, tokens, 33, 3, 11, 100, 2)
-        lengths = [1, tokens, 33]
-        got, expected = run(graph, config, seed=5, lengths=lengths, samples=3)
-        for name, array in expected.items():
-            for sample, length in enumerate(lengths):
-                rows = slice(sample * tokens, sample * tokens + length)
-                assert np.array_equal(got[name][rows], array[rows]), f"{tokens} {sample}"
+        assert_equal_rows(graph, config, 1, tokens, 33)
 
 
 @pytest.mark.parametrize("lengths", [[50, 50], [1, 50], [33, 0]], ids=str)
@@ -151,11 +147,7 @@ def test_samples_in_turn(lengths):
     graph = integer_graphs.post_norm(config, 50, 64, 2, 32, 256)
     names = compile_layers(graph, config, samples=2)[1].names
     assert names.index("b0.down@0") < names.index("norm@1")
-    got, expected = run(graph, config, seed=7, lengths=lengths, samples=2)
-    for name, array in expected.items():
-        for sample, length in enumerate(lengths):
-            rows = slice(50 * sample, 50 * sample + length)
-            assert np.array_equal(got[name][rows], array[rows])
+    assert_equal_rows(graph, config, *lengths)
 
 
 @pytest.mark.parametrize("length", [1, 32, 33, 70])
